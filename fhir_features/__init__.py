@@ -1,0 +1,24 @@
+"""fhir_features: a FHIR-native feature store with two clocks.
+
+It answers "what did we know about patient P at time T?" exactly, offline and online with the same code.
+Names are loaded when they are first used, so that the import stays fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_WHERE: dict[str, str] = {}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'fhir_features' has no attribute '{name}'")
+    return getattr(importlib.import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

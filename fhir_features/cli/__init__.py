@@ -1,0 +1,60 @@
+"""The command line: parse, call the SDK, print. Each command is a module here, loaded only when it is used.
+
+Data goes to stdout and everything else to stderr. A user's mistake is one line and an exit code (`fhir_features.errors`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from fhir_features.errors import FhirFeaturesError
+
+# In the order of the road that data takes; the name of a command is the name of its module.
+COMMANDS = ("pull", "normalize")
+
+
+class _Commands(click.Group):
+    """A group that imports the module of a command when the command is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"fhir_features.cli.{name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    default="fhir_features.toml",
+    envvar="FHIR_FEATURES_CONFIG",
+    show_default=True,
+    help="The configuration file, or the folder that it is in.",
+)
+@click.version_option(package_name="fhir-features")
+@click.pass_context
+def cli(ctx: click.Context, config: str) -> None:
+    """A FHIR-native feature store: what did we know about patient P at time T?"""
+    ctx.obj = config
+
+
+def main() -> None:
+    """The entry point of `fhir-features`."""
+    try:
+        cli.main(standalone_mode=False)
+    except FhirFeaturesError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        sys.exit(130)

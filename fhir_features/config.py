@@ -1,0 +1,189 @@
+"""The configuration file `fhir_features.toml`: which warehouse, which sources, and how their clocks are to be read.
+
+Strict: an unknown key or a wrong value is a `ConfigError` of one line that names the file, the key and the right word.
+Relative paths are relative to the file. Secrets never stand in it: `auth` names an environment variable or a file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fhir_features.errors import ConfigError, UsageError, did_you_mean
+from fhir_features.times import duration_us, time_zone
+
+FILE_NAME = "fhir_features.toml"
+
+ResourceType = Literal["Patient", "Encounter", "Observation", "Condition", "MedicationRequest", "Medication"]
+RESOURCE_TYPES: tuple[ResourceType, ...] = (
+    "Patient",
+    "Encounter",
+    "Observation",
+    "Condition",
+    "MedicationRequest",
+)
+KnownAtPolicy = Literal["default", "reported", "server", "received", "latest"]
+
+
+def _checked_duration(text: str) -> str:
+    duration_us(text)
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_checked_duration)]
+LagOrNone = Annotated[str, AfterValidator(lambda text: text if text == "0" else _checked_duration(text))]
+TimeZone = Annotated[str, AfterValidator(time_zone)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Warehouse(_Strict):
+    """Where everything that the store writes lives, and into how many buckets patients are divided (fixed at creation)."""
+
+    path: Path = Path("warehouse")
+    buckets: int = Field(default=32, ge=1, le=4096)
+
+
+class Auth(_Strict):
+    """How to authenticate with a server. The secret comes from an environment variable or from a file."""
+
+    kind: Literal["none", "bearer", "basic"] = "none"
+    user: str | None = None
+    secret_env: str | None = None
+    secret_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _has_one_secret(self) -> Auth:
+        if self.kind != "none" and (self.secret_env is None) == (self.secret_file is None):
+            raise ValueError(f"auth kind '{self.kind}' needs secret_env or secret_file, one of them")
+        if self.kind == "basic" and self.user is None:
+            raise ValueError("auth kind 'basic' needs user")
+        return self
+
+
+class Source(_Strict):
+    """One FHIR server (`search`) or folder of files (`files`), and how its clocks are read (TIME rules 6 to 12).
+
+    - `known_at`: a policy for all, or one for a resource type (`Observation`) or a type and category
+      (`Observation/laboratory`); `default` is the rules for witnessed versions and snapshots.
+    - `trust_last_updated`: whether meta.lastUpdated is the server's own clock; `migrated_before`: an earlier
+      lastUpdated is a migration's and says nothing.
+    - `tolerance`: how much later than its author time a snapshot's lastUpdated may be before its content is suspected.
+    - `bedside` with `bedside_lag`: Observation categories that are known at their effective end plus the lag when they
+      have no `issued`.
+    - `coding_lag`: how long after the end of its encounter a discharge diagnosis is coded.
+    - `condition_category`: what a Condition without a category is.
+    """
+
+    kind: Literal["search", "files"]
+    site: str = Field(min_length=1)
+    timezone: TimeZone
+    base_url: str | None = None
+    path: Path | None = None
+    resource_types: tuple[ResourceType, ...] = RESOURCE_TYPES
+    auth: Auth = Auth()
+    page_size: int = Field(default=500, ge=1, le=10_000)
+    overlap: Duration = "5min"
+    known_at: KnownAtPolicy | dict[str, KnownAtPolicy] = "default"
+    trust_last_updated: bool = True
+    migrated_before: AwareDatetime | None = None
+    tolerance: Duration = "1d"
+    bedside: tuple[str, ...] = ("vital-signs",)
+    bedside_lag: LagOrNone = "0"
+    coding_lag: LagOrNone = "0"
+    condition_category: Literal["encounter-diagnosis", "problem-list-item"] = "problem-list-item"
+
+    @model_validator(mode="after")
+    def _says_where(self) -> Source:
+        if self.kind == "search" and (self.base_url is None or self.path is not None):
+            raise ValueError("a source of kind 'search' needs base_url, and no path")
+        if self.kind == "files" and (self.path is None or self.base_url is not None):
+            raise ValueError("a source of kind 'files' needs path, and no base_url")
+        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url '{self.base_url}' must start with http:// or https://")
+        return self
+
+    def known_at_policy(self, resource_type: str, category: str | None = None) -> KnownAtPolicy:
+        """The policy for one resource type and category: the most specific one that is configured."""
+        if isinstance(self.known_at, str):
+            return self.known_at
+        for key in (f"{resource_type}/{category}", resource_type):
+            if key in self.known_at:
+                return self.known_at[key]
+        return "default"
+
+
+class Config(_Strict):
+    """The whole configuration. `file` is where it was read from; paths in it are absolute."""
+
+    warehouse: Warehouse = Warehouse()
+    sources: dict[str, Source] = {}
+    file: Path
+
+    def source(self, name: str) -> Source:
+        """One source by its name. Raises UsageError for an unknown one."""
+        if name not in self.sources:
+            raise UsageError(f"there is no source '{name}' in {self.file.name}: {did_you_mean(name, self.sources)}")
+        return self.sources[name]
+
+
+def load_config(path: str | Path) -> Config:
+    """Read a configuration file, or the one in a folder. Raises ConfigError of one line."""
+    file = Path(path)
+    if file.is_dir():
+        file = file / FILE_NAME
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration at {file}: create it, or name another one with --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
+    try:
+        config = Config.model_validate({**raw, "file": file.resolve()})
+    except ValidationError as error:
+        raise ConfigError(f"{file}: {_first_problem(error, raw)}") from None
+    return _with_absolute_paths(config)
+
+
+def _first_problem(error: ValidationError, raw: dict[str, Any]) -> str:
+    problem = error.errors()[0]
+    where = [str(part) for part in problem["loc"] if not str(part).startswith(("literal[", "dict[", "function-"))]
+    key = ".".join(where)
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{key}': {did_you_mean(where[-1], _known_keys(where[:-1]))}"
+    if problem["type"] == "missing":
+        return f"'{key}' is missing"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    return f"'{key}': {message}" if key else message
+
+
+def _known_keys(parents: list[str]) -> list[str]:
+    if not parents:
+        model: type[BaseModel] = Config
+    elif parents[0] == "warehouse":
+        model = Warehouse
+    else:
+        model = Auth if parents[-1] == "auth" else Source
+    return [name for name in model.model_fields if name != "file"]
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    folder = config.file.parent
+    sources = {
+        name: source.model_copy(
+            update={
+                "path": source.path and folder / source.path,
+                "auth": source.auth.model_copy(
+                    update={"secret_file": source.auth.secret_file and folder / source.auth.secret_file}
+                ),
+            }
+        )
+        for name, source in config.sources.items()
+    }
+    warehouse = config.warehouse.model_copy(update={"path": folder / config.warehouse.path})
+    return config.model_copy(update={"warehouse": warehouse, "sources": sources})
