@@ -1,0 +1,20 @@
+"""The store: how to reach it, what its tables are, how to commit to it and how to read it as of a commit."""
+
+from fhir_features.lake.attach import bucket_count, bucket_sql, commit, connect, identifier, literal, reading, writing
+from fhir_features.lake.scan import create_views, newest_store_seq
+from fhir_features.lake.schema import EVENT_TABLES, Table
+
+__all__ = [
+    "EVENT_TABLES",
+    "Table",
+    "bucket_count",
+    "bucket_sql",
+    "commit",
+    "connect",
+    "create_views",
+    "identifier",
+    "literal",
+    "newest_store_seq",
+    "reading",
+    "writing",
+]

@@ -1,0 +1,45 @@
+"""What a reader sees: one view an event table, with `known_to` from the closings, as the store stood at a store_seq.
+
+In goes a connection with the lake attached; out come temporary views `patients`, `encounters`, `observations`,
+`conditions` and `medication_requests`, whose rows are the versions of the event table with one more column, `known_to`
+(null while the version is open), and the dictionaries `codings` and `units`.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from fhir_features.lake.schema import EVENT_TABLES, WATERMARKS
+
+
+def newest_store_seq(con: duckdb.DuckDBPyConnection) -> int:
+    """The number of the last commit; 0 in an empty lake."""
+    row = con.execute("SELECT coalesce(max(store_seq), 0) FROM lake.commits").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def create_views(con: duckdb.DuckDBPyConnection, store_seq: int) -> None:
+    """Create the temporary views over the lake as it stood after commit `store_seq`."""
+    as_of = int(store_seq)
+    for resource_type, table in EVENT_TABLES.items():
+        con.execute(f"""
+CREATE OR REPLACE TEMP VIEW {table.name} AS
+WITH first_closings AS (
+  SELECT bucket, site, resource_id, version, state, min(closed_at) AS known_to
+  FROM lake.closings
+  WHERE resource_type = '{resource_type}' AND store_seq <= {as_of}
+  GROUP BY ALL
+)
+SELECT e.*, c.known_to
+FROM lake.{table.name} e
+LEFT JOIN first_closings c USING (bucket, site, resource_id, version, state)
+WHERE e.store_seq <= {as_of}""")
+    for name in ("codings", "units"):
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM lake.{name} WHERE store_seq <= {as_of}")
+    con.execute(f"""
+CREATE OR REPLACE TEMP VIEW {WATERMARKS.name} AS
+SELECT site, resource_type, max(watermark) AS watermark
+FROM lake.{WATERMARKS.name}
+WHERE store_seq <= {as_of}
+GROUP BY ALL""")

@@ -1,0 +1,351 @@
+"""The tables of the lake: their columns, what a row is, and how rows are ordered in files.
+
+Every table is append-only and carries `store_seq`, the number of the commit that brought the row. All instants are
+UTC with microseconds. A version of a resource is one row of `versions` and one row (for Observations one a component,
+for snapshots up to two states) of the event table of its type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FORMAT_VERSION = 1
+
+Columns = tuple[tuple[str, str], ...]
+
+# What every event row has, in this order, before the columns of its type.
+_EVENT: Columns = (
+    ("site", "VARCHAR"),
+    ("bucket", "USMALLINT"),  # bucket_of(site, patient_id)
+    ("patient_id", "VARCHAR"),
+    ("resource_id", "VARCHAR"),
+    ("version", "VARCHAR"),  # versionId, or what stands for it: see normalize.versions
+    ("state", "UTINYINT"),  # 0: the earlier state that a snapshot implies (TIME rule 9); 1: as received
+    ("effective_at", "TIMESTAMPTZ"),
+    ("effective_text", "VARCHAR"),  # as written; null when it was derived
+    (
+        "effective_precision",
+        "VARCHAR",
+    ),  # year, month, day, minute, second, subsecond; 'derived' when nothing was written
+    ("known_at", "TIMESTAMPTZ"),
+    ("known_at_source", "VARCHAR"),  # TIME rule 11
+    ("encounter_id", "VARCHAR"),
+)
+_ORIGIN: Columns = (("source", "VARCHAR"), ("run_id", "VARCHAR"), ("store_seq", "BIGINT"))
+
+_CODE: Columns = (("code_id", "BIGINT"), ("code_text", "VARCHAR"), ("categories", "VARCHAR[]"))
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its name, its columns as (name, DuckDB type), and the columns that order its rows in a file."""
+
+    name: str
+    columns: Columns
+    sort: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        return tuple(name for name, _ in self.columns)
+
+
+OBSERVATIONS = Table(
+    "observations",
+    (
+        *_EVENT,
+        ("component", "USMALLINT"),  # 0: the Observation's own value; n: its nth component
+        ("status", "VARCHAR"),
+        *_CODE,
+        ("value_type", "VARCHAR"),  # Quantity, CodeableConcept, string, boolean, integer, Range, Ratio, SampledData, …
+        ("value_number", "DOUBLE"),  # of a Quantity or an integer; of a comparator its limit
+        ("value_comparator", "VARCHAR"),  # < <= >= >
+        ("unit_id", "BIGINT"),  # into `units`
+        ("value_code_id", "BIGINT"),  # into `codings`
+        ("value_string", "VARCHAR"),  # of a string or a time
+        ("value_boolean", "BOOLEAN"),
+        ("value_start", "TIMESTAMPTZ"),  # of a dateTime or a Period: its first instant
+        ("value_end", "TIMESTAMPTZ"),
+        ("value_low", "DOUBLE"),  # of a Range
+        ("value_high", "DOUBLE"),
+        ("value_json", "VARCHAR"),  # a Ratio or SampledData as it came: never coerced to one number (TIME rule 15)
+        ("absent_reason", "VARCHAR"),
+        ("interpretations", "VARCHAR[]"),
+        ("reference_low", "DOUBLE"),
+        ("reference_high", "DOUBLE"),
+        ("reference_text", "VARCHAR"),
+        ("method_code_id", "BIGINT"),
+        ("body_site_code_id", "BIGINT"),
+        ("device_id", "VARCHAR"),
+        ("derived_from", "VARCHAR[]"),  # hasMember and derivedFrom: `explain` flags them (TIME rule 16)
+        *_ORIGIN,
+    ),
+    (
+        "bucket",
+        "site",
+        "patient_id",
+        "code_id",
+        "effective_at",
+        "known_at",
+        "resource_id",
+        "version",
+        "state",
+        "component",
+    ),
+)
+
+_EVENT_SORT = ("bucket", "site", "patient_id", "effective_at", "known_at", "resource_id", "version", "state")
+
+CONDITIONS = Table(
+    "conditions",
+    (
+        *_EVENT,
+        *_CODE,
+        ("clinical_status", "VARCHAR"),
+        ("verification_status", "VARCHAR"),
+        ("severity_code_id", "BIGINT"),
+        ("abatement_at", "TIMESTAMPTZ"),  # the first instant at which it may have been over
+        ("abatement_text", "VARCHAR"),
+        ("recorded_at", "TIMESTAMPTZ"),
+        *_ORIGIN,
+    ),
+    _EVENT_SORT,
+)
+
+MEDICATION_REQUESTS = Table(
+    "medication_requests",
+    (
+        *_EVENT,
+        ("status", "VARCHAR"),
+        *_CODE,
+        ("intent", "VARCHAR"),
+        ("medication_id", "VARCHAR"),  # of the Medication that it points to, when it points to one
+        ("authored_at", "TIMESTAMPTZ"),
+        ("bounds_end", "TIMESTAMPTZ"),  # end of dosage boundsPeriod
+        ("dosage_days", "DOUBLE"),  # dosage boundsDuration
+        ("supply_days", "DOUBLE"),  # dispenseRequest.expectedSupplyDuration
+        ("repeats", "INTEGER"),  # dispenseRequest.numberOfRepeatsAllowed
+        ("dose", "DOUBLE"),
+        ("dose_unit_id", "BIGINT"),
+        ("do_not_perform", "BOOLEAN"),
+        ("reported", "BOOLEAN"),
+        *_ORIGIN,
+    ),
+    _EVENT_SORT,
+)
+
+ENCOUNTERS = Table(
+    "encounters",
+    (
+        *_EVENT,
+        ("status", "VARCHAR"),
+        ("class_system", "VARCHAR"),
+        ("class_code", "VARCHAR"),
+        ("type_code_ids", "BIGINT[]"),
+        ("start_at", "TIMESTAMPTZ"),
+        ("end_at", "TIMESTAMPTZ"),
+        ("discharge_disposition", "VARCHAR"),
+        *_ORIGIN,
+    ),
+    _EVENT_SORT,
+)
+
+PATIENTS = Table(
+    "patients",
+    (
+        *_EVENT,
+        ("birth_date", "DATE"),  # the first day that it may be
+        ("birth_text", "VARCHAR"),
+        ("sex", "VARCHAR"),  # Patient.gender
+        ("deceased", "BOOLEAN"),
+        ("deceased_at", "TIMESTAMPTZ"),
+        ("replaced_by", "VARCHAR[]"),
+        ("replaces", "VARCHAR[]"),
+        *_ORIGIN,
+    ),
+    _EVENT_SORT,
+)
+
+# One row a resource version that was received and whose id could be read: the index that orders versions, finds
+# duplicates, and says in which bucket the one before a version lies (TIME rules 7 and 13).
+VERSIONS = Table(
+    "versions",
+    (
+        ("site", "VARCHAR"),
+        ("resource_type", "VARCHAR"),
+        ("resource_id", "VARCHAR"),
+        ("version", "VARCHAR"),
+        ("outcome", "VARCHAR"),  # normalized, quarantined, deleted
+        ("bucket", "USMALLINT"),
+        ("patient_id", "VARCHAR"),
+        ("states", "UTINYINT"),  # how many states of it the event table has: 0, 1 or 2
+        ("known_at", "TIMESTAMPTZ"),  # of the version as received
+        ("last_updated", "TIMESTAMPTZ"),
+        ("version_number", "BIGINT"),  # versionId, where it is an integer
+        ("received_at", "TIMESTAMPTZ"),
+        ("content_hash", "BIGINT"),
+        *_ORIGIN,
+    ),
+    ("resource_type", "site", "resource_id", "version"),
+)
+
+# Which state of which version was closed, when and by what. known_to is the earliest closed_at of its rows here.
+CLOSINGS = Table(
+    "closings",
+    (
+        ("site", "VARCHAR"),
+        ("bucket", "USMALLINT"),
+        ("patient_id", "VARCHAR"),
+        ("resource_type", "VARCHAR"),
+        ("resource_id", "VARCHAR"),
+        ("version", "VARCHAR"),
+        ("state", "UTINYINT"),
+        ("closed_at", "TIMESTAMPTZ"),
+        ("reason", "VARCHAR"),  # superseded, entered-in-error, deleted, subject-changed, quarantined, revised
+        ("closed_by", "VARCHAR"),  # the version that closed it
+        ("store_seq", "BIGINT"),
+    ),
+    ("bucket", "resource_type", "site", "patient_id", "resource_id", "version", "state"),
+)
+
+# The codings dictionary: one row a coding of a distinct CodeableConcept.
+CODINGS = Table(
+    "codings",
+    (
+        ("code_id", "BIGINT"),
+        ("ordinal", "SMALLINT"),
+        ("system", "VARCHAR"),
+        ("code", "VARCHAR"),
+        ("version", "VARCHAR"),
+        ("display", "VARCHAR"),
+        ("user_selected", "BOOLEAN"),
+        ("store_seq", "BIGINT"),
+    ),
+    ("code_id", "ordinal"),
+)
+
+UNITS = Table(
+    "units",
+    (
+        ("unit_id", "BIGINT"),
+        ("system", "VARCHAR"),
+        ("code", "VARCHAR"),
+        ("unit", "VARCHAR"),
+        ("store_seq", "BIGINT"),
+    ),
+    ("unit_id",),
+)
+
+# What each code_id means under a lock: ranked concepts, rank 0 the canonical one (fhir_features.ontology).
+RESOLUTION = Table(
+    "resolution",
+    (
+        ("lock_id", "VARCHAR"),
+        ("code_id", "BIGINT"),
+        ("valid_from", "DATE"),
+        ("valid_to", "DATE"),
+        ("rank", "SMALLINT"),
+        ("system", "VARCHAR"),
+        ("code", "VARCHAR"),
+        ("display", "VARCHAR"),
+        ("status", "VARCHAR"),
+        ("via", "VARCHAR"),
+        ("flags", "VARCHAR[]"),
+        ("store_seq", "BIGINT"),
+    ),
+    ("lock_id", "code_id", "valid_from", "rank"),
+)
+
+UNIT_RESOLUTION = Table(
+    "unit_resolution",
+    (("lock_id", "VARCHAR"), ("unit_id", "BIGINT"), ("ucum", "VARCHAR"), ("store_seq", "BIGINT")),
+    ("lock_id", "unit_id"),
+)
+
+# The Medications that orders point to.
+MEDICATIONS = Table(
+    "medications",
+    (
+        ("site", "VARCHAR"),
+        ("resource_id", "VARCHAR"),
+        ("version", "VARCHAR"),
+        ("code_id", "BIGINT"),
+        ("code_text", "VARCHAR"),
+        *_ORIGIN,
+    ),
+    ("site", "resource_id", "version"),
+)
+
+QUARANTINE = Table(
+    "quarantine",
+    (
+        ("source", "VARCHAR"),
+        ("site", "VARCHAR"),
+        ("run_id", "VARCHAR"),
+        ("file", "VARCHAR"),  # as the source named it
+        ("line", "BIGINT"),  # from 1; of a Bundle the number of the entry
+        ("resource_type", "VARCHAR"),
+        ("resource_id", "VARCHAR"),
+        ("json_path", "VARCHAR"),
+        ("rule", "VARCHAR"),
+        ("reason", "VARCHAR"),
+        ("store_seq", "BIGINT"),
+    ),
+    ("run_id", "file", "line"),
+)
+
+# One row a normalized run and resource type. The newest row of a site and type has its watermark.
+WATERMARKS = Table(
+    "watermarks",
+    (
+        ("site", "VARCHAR"),
+        ("resource_type", "VARCHAR"),
+        ("watermark", "TIMESTAMPTZ"),
+        ("source", "VARCHAR"),
+        ("run_id", "VARCHAR"),
+        ("store_seq", "BIGINT"),
+    ),
+    ("site", "resource_type"),
+)
+
+# One row a commit that brought a run: the store's own clock, and the balance of what the run received.
+COMMITS = Table(
+    "commits",
+    (
+        ("store_seq", "BIGINT"),
+        ("source", "VARCHAR"),
+        ("run_id", "VARCHAR"),
+        ("received", "BIGINT"),
+        ("normalized", "BIGINT"),
+        ("quarantined", "BIGINT"),
+        ("duplicates", "BIGINT"),
+        ("ignored", "BIGINT"),
+    ),
+    ("store_seq",),
+)
+
+# What is fixed when a lake is made: format_version, buckets.
+META = Table("meta", (("key", "VARCHAR"), ("value", "VARCHAR")), ("key",))
+
+EVENT_TABLES: dict[str, Table] = {
+    "Patient": PATIENTS,
+    "Encounter": ENCOUNTERS,
+    "Observation": OBSERVATIONS,
+    "Condition": CONDITIONS,
+    "MedicationRequest": MEDICATION_REQUESTS,
+}
+
+TABLES: tuple[Table, ...] = (
+    *EVENT_TABLES.values(),
+    VERSIONS,
+    CLOSINGS,
+    CODINGS,
+    UNITS,
+    RESOLUTION,
+    UNIT_RESOLUTION,
+    MEDICATIONS,
+    QUARANTINE,
+    WATERMARKS,
+    COMMITS,
+    META,
+)
