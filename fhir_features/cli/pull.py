@@ -1,0 +1,58 @@
+"""`fhir-features pull`: ask the sources for what is new, and land it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+
+import click
+
+from fhir_features.config import load_config
+from fhir_features.errors import FhirFeaturesError
+from fhir_features.sources import PullSummary, on_terminal, pull
+
+
+@click.command()
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.option("--json", "as_json", is_flag=True, help="Print the summaries as JSON.")
+@click.pass_obj
+def command(config_path: str, sources: Sequence[str], as_json: bool) -> None:
+    """Receive what is new from the named sources, or from all, into the landing.
+
+    A source that fails does not keep the others from being pulled. A pull that was interrupted is continued.
+
+    Printed is a line for each source and resource type: resources received, repeats included, in how many pages
+    (files); how many of them were landed; and up to when the source has now been seen. With --json the same, as a
+    list of {source, run_id, types: [{resource_type, received, pages, new, watermark, warnings}], warnings}.
+    """
+    config = load_config(config_path)
+    for name in sources:
+        config.source(name)
+    summaries: list[PullSummary] = []
+    failures: list[FhirFeaturesError] = []
+    with on_terminal() as progress:
+        for name in sources or config.sources:
+            try:
+                summaries += pull(config, [name], progress)
+            except FhirFeaturesError as error:
+                failures.append(error)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(summary) for summary in summaries], default=str, indent=2))
+    else:
+        for summary in summaries:
+            _print(summary)
+    for failure in failures[:-1]:
+        print(f"error: {failure}", file=sys.stderr)
+    if failures:
+        raise failures[-1]
+
+
+def _print(summary: PullSummary) -> None:
+    for of in summary.types:
+        watermark = of.watermark.isoformat(timespec="seconds") if of.watermark else "never"
+        counts = f"{of.received:>9,} received {of.pages:>6,} pages {of.new:>9,} new"
+        print(f"{summary.source}  {of.resource_type:<18} {counts}  seen up to {watermark}")
+    for warning in (*summary.warnings, *(warning for of in summary.types for warning in of.warnings)):
+        print(f"warning: {summary.source}: {warning}", file=sys.stderr)

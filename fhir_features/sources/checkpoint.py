@@ -1,0 +1,238 @@
+"""How far has a pull come? An unfinished run: its folder, and beside the landed files a small SQLite database that says
+which of their bytes count. A page's lines are written and synced before the transaction that counts them, so a pull
+that is killed at any instant goes on from the last page that it stored, and nothing half is ever believed.
+In: a source's folder in the landing. Out: the run to go on with, and at the end a finished one."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import msgspec
+import zstandard
+
+from fhir_features.sources.landing import (
+    RECORD,
+    LandedFile,
+    LandedRun,
+    Receipt,
+    run_id_of,
+    sha256_of,
+    started_at_of,
+    write_record,
+)
+from fhir_features.times import UTC
+
+CHECKPOINT = "unfinished.sqlite"
+_TABLES = (
+    "CREATE TABLE run (plan TEXT NOT NULL)",
+    "CREATE TABLE files (name TEXT PRIMARY KEY, record TEXT NOT NULL)",
+    "CREATE TABLE types (resource_type TEXT PRIMARY KEY, state TEXT NOT NULL)",
+    "CREATE TABLE receipts (resource_type TEXT NOT NULL, first_line INTEGER NOT NULL, received_at TEXT NOT NULL)",
+    "CREATE TABLE landed (content BLOB PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE scanned (resource BLOB PRIMARY KEY) WITHOUT ROWID",
+)
+
+
+class TypeState(msgspec.Struct):
+    """How far the search for one resource type has come. Instants are UTC.
+
+    `next_url` is the page to read next, null for the first of a scan. `ids` counts the distinct ids of this scan,
+    `total` is the largest Bundle.total that it gave, `barren` the pages since the last one with a new id. `lines` and
+    `bytes` are what counts of the landed file, `entries` and `pages` what was received for it, over all scans.
+    """
+
+    request: dict[str, str]
+    since: dt.datetime | None
+    watermark: dt.datetime | None = None
+    next_url: str | None = None
+    ids: int = 0
+    total: int | None = None
+    barren: int = 0
+    lines: int = 0
+    bytes: int = 0
+    entries: int = 0
+    pages: int = 0
+    warnings: list[str] = []
+    complete: bool = False
+
+    def warn(self, text: str) -> None:
+        """Keep a warning, once."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+
+class OpenRun:
+    """A run that is being written, by the one process that holds the source's lock.
+
+    `started_at` is when it was begun, `opened_at` when this process began or continued it (UTC): what is received now
+    was not known when a run that was interrupted started.
+    """
+
+    def __init__(self, folder: Path, opened_at: dt.datetime) -> None:
+        self.folder = folder
+        self.run_id = folder.name
+        self.started_at = started_at_of(folder.name)
+        self.opened_at = opened_at
+        self._database = sqlite3.connect(folder / CHECKPOINT, isolation_level=None)
+        self._database.execute("PRAGMA synchronous = FULL")
+
+    def close(self) -> None:
+        """Let go of the run; it can be continued."""
+        self._database.close()
+
+    def discard(self) -> None:
+        """Remove the run, of which nothing was landed."""
+        self.close()
+        shutil.rmtree(self.folder)
+
+    def finish(self, run: LandedRun) -> None:
+        """Make it a finished run."""
+        kept = {CHECKPOINT, *(file.name for file in run.files)}
+        for path in self.folder.iterdir():
+            if path.name not in kept:
+                path.unlink()
+        write_record(run)
+        self.close()
+        (self.folder / CHECKPOINT).unlink()
+
+    def files(self) -> list[LandedFile]:
+        """The files that are landed whole, in their order."""
+        rows = self._database.execute("SELECT record FROM files ORDER BY rowid").fetchall()
+        return [LandedFile.model_validate_json(record) for (record,) in rows]
+
+    def add_file(self, file: LandedFile) -> None:
+        """Count a file that lies in the folder, whole and synced."""
+        self._database.execute("INSERT INTO files VALUES (?, ?)", (file.name, file.model_dump_json()))
+
+    def type_state(self, resource_type: str) -> TypeState | None:
+        """How far a type has come; None before its first page."""
+        row = self._database.execute("SELECT state FROM types WHERE resource_type = ?", (resource_type,)).fetchone()
+        return row and msgspec.json.decode(row[0], type=TypeState)
+
+    def begin_scan(self, resource_type: str, state: TypeState) -> None:
+        """Start reading a type from its first page; what is landed of it stays, and is not landed again."""
+        state.next_url, state.ids, state.total, state.barren = None, 0, None, 0
+        with self._transaction():
+            self._database.execute("DELETE FROM scanned")
+            self._save(resource_type, state)
+
+    def store_page(
+        self, resource_type: str, state: TypeState, resources: Sequence[tuple[bytes, bytes]], received_at: dt.datetime
+    ) -> None:
+        """Land the resources (identity, line) of a page that are not landed yet, and count the page.
+
+        Two resources are the same when their bytes are: these hold type, id and version, and a version whose content
+        differs must not be lost because a server left its versionId alone (TIME rule 6).
+        """
+        with self._transaction():
+            new_ids = sum(self._add("scanned", "resource", identity) for identity, _ in resources)
+            lines = [line for _, line in resources if self._add("landed", "content", hashlib.sha256(line).digest())]
+            if lines:
+                receipt = (resource_type, state.lines + 1, received_at.isoformat())
+                self._database.execute("INSERT INTO receipts VALUES (?, ?, ?)", receipt)
+                self._append(self._path(resource_type), state, lines)
+            state.ids += new_ids
+            state.barren = 0 if new_ids else state.barren + 1
+            state.entries += len(resources)
+            state.pages += 1
+            self._save(resource_type, state)
+
+    def finish_type(self, resource_type: str, state: TypeState) -> None:
+        """Record the file of a type that has been read completely."""
+        state.complete = True
+        path = self._path(resource_type)
+        with self._transaction():
+            if state.lines:
+                os.truncate(path, state.bytes)
+                self.add_file(self._searched_file(resource_type, state, path))
+            self._database.execute("DELETE FROM landed")
+            self._database.execute("DELETE FROM scanned")
+            self._save(resource_type, state)
+
+    def _path(self, resource_type: str) -> Path:
+        return self.folder / f"{resource_type}-0001.ndjson.zst"
+
+    def _append(self, path: Path, state: TypeState, lines: list[bytes]) -> None:
+        frame = zstandard.ZstdCompressor().compress(b"\n".join(lines) + b"\n")
+        with path.open("r+b" if path.exists() else "wb") as file:
+            # What a pull that was killed had written after its last transaction does not count.
+            file.truncate(state.bytes)
+            file.seek(state.bytes)
+            file.write(frame)
+            file.flush()
+            os.fsync(file.fileno())
+        state.bytes += len(frame)
+        state.lines += len(lines)
+
+    def _searched_file(self, resource_type: str, state: TypeState, path: Path) -> LandedFile:
+        receipts = self._database.execute(
+            "SELECT first_line, received_at FROM receipts WHERE resource_type = ? ORDER BY first_line", (resource_type,)
+        )
+        return LandedFile(
+            name=path.name,
+            format="ndjson",
+            resource_type=resource_type,
+            resources={resource_type: state.lines},
+            lines=state.lines,
+            bytes=state.bytes,
+            sha256=sha256_of(path),
+            receipts=tuple(
+                Receipt(first_line=first, received_at=dt.datetime.fromisoformat(at)) for first, at in receipts
+            ),
+        )
+
+    def _add(self, table: str, column: str, key: bytes) -> int:
+        return self._database.execute(f"INSERT OR IGNORE INTO {table} ({column}) VALUES (?)", (key,)).rowcount
+
+    def _save(self, resource_type: str, state: TypeState) -> None:
+        row = (resource_type, msgspec.json.encode(state).decode())
+        self._database.execute("INSERT OR REPLACE INTO types VALUES (?, ?)", row)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+
+def open_run(source_folder: Path, plan: str) -> OpenRun:
+    """The run of a source to go on with: the unfinished one if it was asked the same (`plan`), else a new one."""
+    now = dt.datetime.now(UTC)
+    for folder in sorted(path for path in source_folder.iterdir() if path.is_dir()):
+        if (folder / RECORD).exists():
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        elif _plan_of(folder) == plan:
+            return OpenRun(folder, now)
+        else:
+            shutil.rmtree(folder)
+    folder = source_folder / run_id_of(now)
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / CHECKPOINT, isolation_level=None)) as database:
+        database.execute("BEGIN")
+        for table in _TABLES:
+            database.execute(table)
+        database.execute("INSERT INTO run VALUES (?)", (plan,))
+        database.execute("COMMIT")
+    return OpenRun(folder, now)
+
+
+def _plan_of(folder: Path) -> str | None:
+    if not (folder / CHECKPOINT).exists():
+        return None
+    with closing(sqlite3.connect(folder / CHECKPOINT)) as database:
+        try:
+            row = database.execute("SELECT plan FROM run").fetchone()
+        except sqlite3.DatabaseError:
+            return None
+    return str(row[0]) if row else None

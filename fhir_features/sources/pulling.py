@@ -1,0 +1,144 @@
+"""What has a source got that is not here yet? In: the configuration and the names of sources. Out: for each a
+finished run in the landing, begun anew or continued where an earlier pull was interrupted, and a summary of it. One
+process at a time pulls a source."""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import importlib.metadata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from fhir_features.config import Config, Source
+from fhir_features.errors import LakeLocked
+from fhir_features.sources.checkpoint import OpenRun, open_run
+from fhir_features.sources.files import files_types, files_warnings, land_files
+from fhir_features.sources.landing import LandedRun, LandedType, runs_of_source
+from fhir_features.sources.progress import Progress, silent
+from fhir_features.times import UTC
+
+
+@dataclass(frozen=True)
+class TypeSummary:
+    """What a pull got of one resource type: resources received in how many pages (files), repeats included; how many of
+    them were landed; and up to which instant (UTC) the source has now been seen, null if it never was."""
+
+    resource_type: str
+    received: int
+    pages: int
+    new: int
+    watermark: dt.datetime | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PullSummary:
+    """What a pull of one source got. `run_id` is null when there was nothing to land."""
+
+    source: str
+    run_id: str | None
+    types: tuple[TypeSummary, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def pull(config: Config, names: Sequence[str] = (), progress: Progress = silent) -> list[PullSummary]:
+    """Pull the named sources, or all that are configured, one after the other, into `<warehouse>/landing`.
+
+    A source that was pulled before is asked for what changed since; a pull that was interrupted is continued.
+
+    Raises UsageError for an unknown source, LakeLocked when another process is pulling it, ConfigError for a secret
+    that is not there, and the Source errors of `fhir_features.errors`. What was landed before an error is kept: for a
+    source that failed it is not a finished run yet, and the next pull goes on from there.
+    """
+    sources = {name: config.source(name) for name in (names or config.sources)}
+    landing = config.warehouse.path / "landing"
+    return [_pull_source(landing, name, source, progress) for name, source in sources.items()]
+
+
+def _pull_source(landing: Path, name: str, source: Source, progress: Progress) -> PullSummary:
+    folder = landing / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder, name):
+        earlier = runs_of_source(folder)
+        plan = msgspec.json.encode([source.kind, _origin(source), source.resource_types]).decode()
+        run = open_run(folder, plan)
+        try:
+            landed = _landed_from_files(name, source, run, earlier, progress)
+            if landed is None:
+                run.discard()
+                return _nothing_new(name, source, earlier)
+            run.finish(landed)
+        finally:
+            run.close()
+    return _summary(landed)
+
+
+def _landed_from_files(
+    name: str, source: Source, run: OpenRun, earlier: Sequence[LandedRun], progress: Progress
+) -> LandedRun | None:
+    landed = {file.original_sha256 for past in earlier for file in past.files if file.original_sha256}
+    land_files(name, source, run, landed, progress)
+    if not run.files():
+        return None
+    return _record(name, source, run, files_types(source, run), files_warnings(source, run))
+
+
+def _record(
+    name: str, source: Source, run: OpenRun, types: dict[str, LandedType], warnings: Sequence[str]
+) -> LandedRun:
+    return LandedRun(
+        run_id=run.run_id,
+        source=name,
+        site=source.site,
+        kind=source.kind,
+        origin=_origin(source),
+        started_at=run.started_at,
+        finished_at=dt.datetime.now(UTC),
+        package_version=importlib.metadata.version("fhir-features"),
+        types=types,
+        warnings=tuple(warnings),
+        files=tuple(run.files()),
+        folder=run.folder,
+    )
+
+
+def _origin(source: Source) -> str:
+    return source.base_url or str(source.path)
+
+
+@contextmanager
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    with (folder / "pull.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LakeLocked(
+                f"source '{name}' is being pulled by another process: wait until it has ended, then pull again"
+            ) from None
+        yield
+
+
+def _summary(run: LandedRun) -> PullSummary:
+    landed = Counter[str]()
+    for file in run.files:
+        landed.update(file.resources)
+    types = tuple(
+        TypeSummary(name, of.entries, of.pages, landed[name], of.watermark, of.warnings)
+        for name, of in run.types.items()
+    )
+    return PullSummary(run.source, run.run_id, types, run.warnings)
+
+
+def _nothing_new(name: str, source: Source, earlier: Sequence[LandedRun]) -> PullSummary:
+    types = []
+    for resource_type in source.resource_types:
+        seen = [run.types[resource_type].watermark for run in earlier if resource_type in run.types]
+        types.append(TypeSummary(resource_type, 0, 0, 0, seen[-1] if seen else None))
+    warnings = () if earlier else ("its folder holds no NDJSON file and no Bundle: check 'path'",)
+    return PullSummary(name, None, tuple(types), warnings)

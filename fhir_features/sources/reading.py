@@ -1,0 +1,164 @@
+"""Which resources does a landed file hold? In: a run's folder and the record of one of its files. Out: its lines, or
+the entries of its bundle, one after the other with their number and their time of receipt, in memory bounded by a
+block of lines. What a broken file still gives is given; the place from which it gives no more is said."""
+
+from __future__ import annotations
+
+import datetime as dt
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import zstandard
+
+from fhir_features.errors import LandingError
+from fhir_features.sources.landing import LandedFile, Receipt
+
+_BLOCK = 1 << 20
+_LONGEST_LINE = 128 << 20
+_BOM = b"\xef\xbb\xbf"
+
+
+class UnreadableRest(LandingError):
+    """From `line` on (counted as `read_lines` counts) a landed file cannot be read: `reason`; received at
+    `received_at`.
+
+    It is raised after everything before that place was given, so that exactly this place can go to the quarantine.
+    """
+
+    def __init__(self, name: str, line: int, received_at: dt.datetime, reason: str) -> None:
+        super().__init__(f"{name} cannot be read from line {line} on: {reason}")
+        self.line = line
+        self.received_at = received_at
+        self.reason = reason
+
+
+def read_lines(run_folder: Path, landed_file: LandedFile) -> Iterator[tuple[int, dt.datetime, bytes]]:
+    """The lines of a landed file: number from 1, time of receipt (UTC), bytes as received without the line's end.
+
+    - format `ndjson`: a line is one resource. Blank lines are counted and not given. A byte order mark is left out.
+    - format `bundle`: the number is that of the entry, and the bytes are the entry's JSON object, not only its
+      resource: fullUrl, resource, request and response as they are there. So a deletion (request.method DELETE, in a
+      Bundle of type transaction, batch or history: https://hl7.org/fhir/R4/bundle.html) is an entry without a
+      resource.
+
+    Raises UnreadableRest where a stream is cut off or corrupt, or a bundle is none; LandingError when there is no file.
+    """
+    numbered = _entries if landed_file.format == "bundle" else _lines
+    received_at = _Clock(landed_file.receipts)
+    try:
+        for number, line in numbered(run_folder / landed_file.name):
+            yield number, received_at(number), line
+    except _Broken as broken:
+        at = received_at(broken.line)
+        raise UnreadableRest(landed_file.name, broken.line, at, broken.reason) from None
+    except OSError as error:
+        raise LandingError(
+            f"landed file {landed_file.name} of run {run_folder.name} cannot be read ({error.strerror}): restore it"
+        ) from None
+
+
+class _Broken(Exception):
+    def __init__(self, line: int, reason: str) -> None:
+        self.line = line
+        self.reason = reason
+
+
+class _Clock:
+    """The time of receipt of lines that are asked for in rising order."""
+
+    def __init__(self, receipts: tuple[Receipt, ...]) -> None:
+        self._receipts = receipts
+        self._at = 0
+
+    def __call__(self, line: int) -> dt.datetime:
+        while self._at + 1 < len(self._receipts) and self._receipts[self._at + 1].first_line <= line:
+            self._at += 1
+        return self._receipts[self._at].received_at
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    number = 0
+    rest = b""
+    try:
+        for block in _blocks(path):
+            *whole, rest = (rest + block).split(b"\n")
+            for line in whole:
+                number += 1
+                if text := _text(line, number):
+                    yield number, text
+            if len(rest) > _LONGEST_LINE:
+                raise _Corrupt(f"a line is longer than {_LONGEST_LINE >> 20} MiB")
+    except _Corrupt as corrupt:
+        raise _Broken(number + 1, str(corrupt)) from None
+    if text := _text(rest, number + 1):
+        yield number + 1, text
+
+
+def _text(line: bytes, number: int) -> bytes:
+    return (line.removeprefix(_BOM) if number == 1 else line).strip(b" \t\r")
+
+
+class _Bundle(msgspec.Struct):
+    resourceType: Any = None
+    entry: list[msgspec.Raw] = []
+
+
+def _entries(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        bundle = msgspec.json.decode(b"".join(_blocks(path)).removeprefix(_BOM), type=_Bundle)
+    except _Corrupt as corrupt:
+        raise _Broken(1, str(corrupt)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise _Broken(1, "it is not the JSON of a Bundle") from None
+    if bundle.resourceType != "Bundle":
+        raise _Broken(1, "it is not a Bundle")
+    for number, entry in enumerate(bundle.entry, start=1):
+        yield number, bytes(entry)
+
+
+class _Corrupt(Exception):
+    """The compressed stream ends early or makes no sense."""
+
+
+class _Decompressor(Protocol):
+    """What zlib and zstandard have in common: one member of a gzip file, or one frame of a zstd file."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+_DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
+    ".gz": lambda: zlib.decompressobj(wbits=31),
+    ".zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
+}
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """The decompressed bytes of a file, block by block. A stream that is cut off is not hidden, as by zstd's reader."""
+    new = _DECOMPRESSORS.get(path.suffix)
+    with path.open("rb") as file:
+        blocks = iter(lambda: file.read(_BLOCK), b"")
+        if new is None:
+            yield from blocks
+            return
+        member: _Decompressor | None = None
+        for block in blocks:
+            while block:
+                member = member or new()
+                try:
+                    yield member.decompress(block)
+                except (zlib.error, zstandard.ZstdError):
+                    raise _Corrupt("its compressed stream is corrupt") from None
+                block = b""
+                if member.eof:
+                    block, member = member.unused_data, None
+    if member is not None:
+        raise _Corrupt("its compressed stream ends early")

@@ -1,0 +1,269 @@
+"""A folder of files is landed as it is, once, and what is broken in it is found at its exact place."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from fhir_features.config import Config, load_config
+from fhir_features.errors import LandingError, SourceIncomplete, SourceUnreachable
+from fhir_features.sources import LandedRun, UnreadableRest, landed_runs, pull, read_lines, verify_run
+
+SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "synthea_r4"
+PATIENTS = [json.dumps({"resourceType": "Patient", "id": f"p{n}"}).encode() for n in range(3)]
+
+
+def configured(folder: Path, *types: str) -> Config:
+    (folder / "in").mkdir(exist_ok=True)
+    listed = f"resource_types = {json.dumps(types)}\n" if types else ""
+    (folder / "fhir_features.toml").write_text(
+        f'[sources.ward]\nkind = "files"\nsite = "north"\ntimezone = "UTC"\npath = "in"\n{listed}'
+    )
+    return load_config(folder)
+
+
+def pulled(config: Config) -> LandedRun:
+    pull(config)
+    return landed_runs(config.warehouse.path / "landing")[-1]
+
+
+def lines_of(run: LandedRun) -> list[tuple[int, bytes]]:
+    return [(number, line) for file in run.files for number, _, line in read_lines(run.folder, file)]
+
+
+def broken_rest(run: LandedRun) -> tuple[list[bytes], UnreadableRest]:
+    """What the only file of a run gives before it breaks, and how it breaks."""
+    read: list[bytes] = []
+    with pytest.raises(UnreadableRest) as raised:
+        for _, _, line in read_lines(run.folder, run.files[0]):
+            read.append(line)
+    return read, raised.value
+
+
+@pytest.mark.parametrize(
+    ("name", "packed"),
+    [
+        ("Patient.ndjson", lambda data: data),
+        ("Patient.jsonl", lambda data: data),
+        ("Patient.ndjson.gz", gzip.compress),
+        ("Patient.ndjson.zst", zstandard.ZstdCompressor().compress),
+        ("deep/er/PATIENT.NDJSON.GZ", gzip.compress),
+        ("Patient.ndjson.gz", lambda data: gzip.compress(data[:30]) + gzip.compress(data[30:])),
+    ],
+)
+def test_a_file_is_landed_with_the_bytes_of_its_lines(tmp_path, name, packed):
+    config = configured(tmp_path)
+    path = tmp_path / "in" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(packed(b"\n".join(PATIENTS)))
+
+    run = pulled(config)
+
+    assert lines_of(run) == list(enumerate(PATIENTS, start=1))
+    (file,) = run.files
+    assert (file.original, file.resource_type, file.lines, file.resources) == (name, "Patient", 3, {"Patient": 3})
+    assert file.name.startswith("Patient-0001.ndjson.")
+    assert run.types["Patient"].watermark == run.started_at
+    assert [at for _, at, _ in read_lines(run.folder, file)] == [run.started_at] * 3
+
+
+def test_a_compressed_file_is_landed_byte_for_byte(tmp_path):
+    config = configured(tmp_path)
+    received = gzip.compress(PATIENTS[0])
+    (tmp_path / "in" / "a.ndjson.gz").write_bytes(received)
+    run = pulled(config)
+    assert (run.folder / run.files[0].name).read_bytes() == received
+
+
+def test_blank_lines_are_counted_and_not_given_and_a_byte_order_mark_is_left_out(tmp_path):
+    config = configured(tmp_path)
+    (tmp_path / "in" / "a.ndjson").write_bytes(b"\xef\xbb\xbf" + PATIENTS[0] + b"\r\n\r\n \n" + PATIENTS[1] + b"\r\n")
+    run = pulled(config)
+    assert lines_of(run) == [(1, PATIENTS[0]), (4, PATIENTS[1])]
+    assert run.files[0].lines == 2
+
+
+def test_a_bundle_gives_its_entries_whole_and_deletions_among_them(tmp_path):
+    config = configured(tmp_path)
+    entries = [
+        b'{"fullUrl": "urn:uuid:1",\n  "resource": {"resourceType":"Patient","id":"p1"}}',
+        b'{"request":{"method":"DELETE","url":"Patient/p2"}}',
+    ]
+    bundle = b'{"resourceType":"Bundle","type":"transaction","entry":[' + b" , ".join(entries) + b"]}"
+    (tmp_path / "in" / "Jane_Doe_1c.json").write_bytes(bundle)
+
+    run = pulled(config)
+
+    assert lines_of(run) == [(1, entries[0]), (2, entries[1])]
+    assert (run.files[0].format, run.files[0].lines, run.files[0].resources) == ("bundle", 2, {"Patient": 1})
+    assert run.files[0].original == "Jane_Doe_1c.json"
+    assert not [path for path in run.folder.iterdir() if "Jane" in path.name]
+
+
+def test_an_unchanged_folder_makes_no_second_run_and_a_new_file_only_itself(tmp_path):
+    config = configured(tmp_path)
+    (tmp_path / "in" / "a.ndjson").write_bytes(PATIENTS[0])
+    first = pulled(config)
+    (again,) = pull(config)
+    assert again.run_id is None
+    assert again.types[0].watermark == first.started_at
+    assert landed_runs(config.warehouse.path / "landing") == [first]
+
+    (tmp_path / "in" / "b.ndjson").write_bytes(PATIENTS[1])
+    (tmp_path / "in" / "copy-of-a.ndjson").write_bytes(PATIENTS[0])
+    assert lines_of(pulled(config)) == [(1, PATIENTS[1])]
+
+
+@pytest.mark.parametrize("cut", [1, 8, 60])
+@pytest.mark.parametrize("suffix", ["gz", "zst"])
+def test_a_truncated_stream_gives_its_whole_lines_and_then_the_line_where_it_ends(tmp_path, suffix, cut):
+    config = configured(tmp_path)
+    lines = [json.dumps({"resourceType": "Patient", "id": os.urandom(400).hex()}).encode() for _ in range(900)]
+    pack = gzip.compress if suffix == "gz" else zstandard.ZstdCompressor().compress
+    received = pack(b"\n".join(lines) + b"\n")
+    (tmp_path / "in" / f"a.ndjson.{suffix}").write_bytes(received[:-cut])
+    (tmp_path / "in" / "b.ndjson").write_bytes(PATIENTS[0])
+
+    (summary,) = pull(config)
+    run = landed_runs(config.warehouse.path / "landing")[-1]
+
+    read, rest = broken_rest(run)
+    assert read == lines[: len(read)]
+    assert len(read) > 100
+    assert rest.line == len(read) + 1 == run.files[0].unreadable_from
+    assert "ends early" in rest.reason
+    assert rest.received_at == run.started_at
+    assert (run.folder / run.files[0].name).read_bytes() == received[:-cut]
+    assert run.files[1].resources == {"Patient": 1}
+    assert any("not readable to the end" in warning for warning in summary.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "received", "reason"),
+    [
+        ("a.ndjson.gz", b"no gzip at all", "corrupt"),
+        ("a.json", b'{"resourceType":"Bundle","entry":[{"resource":', "not the JSON"),
+        ("a.json", b'{"resourceType":"Bundle","entry":7}', "not the JSON"),
+        ("a.json", b"", "not the JSON"),
+        ("a.json", b"[]", "not the JSON"),
+        ("a.json", PATIENTS[0], "not a Bundle"),
+        ("a.json.gz", gzip.compress(b'{"resourceType":"Bundle"}')[:-3], "ends early"),
+    ],
+)
+def test_what_cannot_be_read_at_all_is_landed_and_broken_from_its_first_line(tmp_path, name, received, reason):
+    config = configured(tmp_path)
+    (tmp_path / "in" / name).write_bytes(received)
+    run = pulled(config)
+    read, rest = broken_rest(run)
+    assert (read, rest.line) == ([], 1)
+    assert reason in rest.reason
+
+
+def test_lines_that_are_no_json_are_given_as_they_are(tmp_path):
+    config = configured(tmp_path)
+    lines = [b'{"resourceType":', b"\xff\xfe", b"[]", b'{"resourceType":7}', PATIENTS[0]]
+    (tmp_path / "in" / "a.ndjson").write_bytes(b"\n".join(lines))
+    run = pulled(config)
+    assert [line for _, line in lines_of(run)] == lines
+    assert (run.files[0].lines, run.files[0].resources, run.files[0].resource_type) == (5, {"Patient": 1}, None)
+    assert "4 lines or entries" in run.warnings[0]
+
+
+def test_a_folder_that_is_not_there_is_one_clear_line(tmp_path):
+    config = configured(tmp_path)
+    shutil.rmtree(tmp_path / "in")
+    with pytest.raises(SourceUnreachable, match=r"^source 'ward': its folder .* cannot be read \(No such file"):
+        pull(config)
+
+
+def test_an_empty_folder_is_said(tmp_path):
+    (summary,) = pull(configured(tmp_path))
+    assert summary.run_id is None
+    assert "no NDJSON file and no Bundle" in summary.warnings[0]
+
+
+def test_a_file_that_cannot_be_landed_is_named_by_its_place_not_by_its_name(tmp_path):
+    config = configured(tmp_path)
+    (tmp_path / "in" / "Jane_Doe.ndjson").symlink_to(tmp_path / "gone")
+    with pytest.raises(SourceIncomplete, match="file 1 of 1") as raised:
+        pull(config)
+    assert "Jane" not in str(raised.value)
+
+
+def test_a_landed_file_that_was_changed_is_found(tmp_path):
+    config = configured(tmp_path)
+    (tmp_path / "in" / "a.ndjson").write_bytes(PATIENTS[0])
+    run = pulled(config)
+    verify_run(run)
+    landed = run.folder / run.files[0].name
+    changed = bytearray(landed.read_bytes())
+    changed[-1] ^= 1
+    landed.write_bytes(changed)
+    with pytest.raises(LandingError, match=f"^ward/{run.run_id}/Patient-0001.ndjson.zst differs"):
+        verify_run(run)
+    landed.unlink()
+    with pytest.raises(LandingError, match=f"^ward/{run.run_id}/Patient-0001.ndjson.zst is missing"):
+        verify_run(run)
+
+
+def test_a_record_that_cannot_be_read_is_named(tmp_path):
+    config = configured(tmp_path)
+    (tmp_path / "in" / "a.ndjson").write_bytes(PATIENTS[0])
+    run = pulled(config)
+    (run.folder / "run.json").write_text('{"version": 2}')
+    with pytest.raises(LandingError, match=f"^ward/{run.run_id}/run.json cannot be read"):
+        landed_runs(config.warehouse.path / "landing")
+
+
+def test_a_pull_that_is_killed_leaves_nothing_that_is_believed_and_the_next_one_ends_it(tmp_path):
+    config = configured(tmp_path)
+    line = json.dumps({"resourceType": "Patient", "id": "x" * 500}).encode()
+    for number in range(60):
+        (tmp_path / "in" / f"{number:02}.ndjson").write_bytes((line.replace(b"x", b"%d" % number, 1) + b"\n") * 3000)
+    landing = config.warehouse.path / "landing"
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from fhir_features.cli import main; main()", "--config", str(tmp_path), "pull"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while child.poll() is None and not list(landing.glob("*/*/Patient-0003*")):
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert landed_runs(landing) == []
+    (unfinished,) = landing.glob("ward/*/")
+
+    run = pulled(config)
+
+    assert run.folder == unfinished
+    verify_run(run)
+    assert len(run.files) == 60
+    assert sum(file.lines for file in run.files) == 60 * 3000
+    received = {file.receipts[0].received_at for file in run.files}
+    assert min(received) == run.started_at < max(received)
+    assert {path.name for path in run.folder.iterdir()} == {"run.json", *(file.name for file in run.files)}
+
+
+@pytest.mark.skipif(not SAMPLE.exists(), reason="the Synthea sample is not beside this checkout")
+def test_the_synthea_sample_is_landed_whole(tmp_path):
+    config = configured(tmp_path)
+    (tmp_path / "in").rmdir()
+    (tmp_path / "in").symlink_to(SAMPLE)
+    (summary,) = pull(config)
+    assert {of.resource_type: of.received for of in summary.types} == {
+        "Patient": 50,
+        "Encounter": 2143,
+        "Observation": 7852,
+        "Condition": 330,
+        "MedicationRequest": 1423,
+    }
