@@ -118,10 +118,17 @@ class Source(_Strict):
         return "default"
 
 
+class Features(_Strict):
+    """Where the feature definitions are: a folder with a `features.py`."""
+
+    path: Path = Path("feature_repo")
+
+
 class Config(_Strict):
     """The whole configuration. `file` is where it was read from; paths in it are absolute."""
 
     warehouse: Warehouse = Warehouse()
+    features: Features = Features()
     sources: dict[str, Source] = {}
     file: Path
 
@@ -140,7 +147,9 @@ def load_config(path: str | Path) -> Config:
     try:
         raw = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"there is no configuration at {file}: create it, or name another one with --config") from None
+        raise ConfigError(
+            f"there is no configuration at {file}: create it, or name another one with --config"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from None
     try:
@@ -167,6 +176,8 @@ def _known_keys(parents: list[str]) -> list[str]:
         model: type[BaseModel] = Config
     elif parents[0] == "warehouse":
         model = Warehouse
+    elif parents[0] == "features":
+        model = Features
     else:
         model = Auth if parents[-1] == "auth" else Source
     return [name for name in model.model_fields if name != "file"]
@@ -186,4 +197,5 @@ def _with_absolute_paths(config: Config) -> Config:
         for name, source in config.sources.items()
     }
     warehouse = config.warehouse.model_copy(update={"path": folder / config.warehouse.path})
-    return config.model_copy(update={"warehouse": warehouse, "sources": sources})
+    features = config.features.model_copy(update={"path": folder / config.features.path})
+    return config.model_copy(update={"warehouse": warehouse, "features": features, "sources": sources})
