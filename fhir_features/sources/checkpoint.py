@@ -43,7 +43,8 @@ _TABLES = (
 class TypeState(msgspec.Struct):
     """How far the search for one resource type has come. Instants are UTC.
 
-    `next_url` is the page to read next, null for the first of a scan. `ids` counts the distinct ids of this scan,
+    `next_url` is the page to read next, null for the first of a scan (no `scan_pages` yet) and
+    after its last. `ids` counts the distinct ids of this scan,
     `total` is the largest Bundle.total that it gave, `barren` the pages since the last one with a new id. `lines` and
     `bytes` are what counts of the landed file, `entries` and `pages` what was received for it, over all scans.
     """
@@ -52,6 +53,7 @@ class TypeState(msgspec.Struct):
     since: dt.datetime | None
     watermark: dt.datetime | None = None
     next_url: str | None = None
+    scan_pages: int = 0
     ids: int = 0
     total: int | None = None
     barren: int = 0
@@ -118,7 +120,7 @@ class OpenRun:
 
     def begin_scan(self, resource_type: str, state: TypeState) -> None:
         """Start reading a type from its first page; what is landed of it stays, and is not landed again."""
-        state.next_url, state.ids, state.total, state.barren = None, 0, None, 0
+        state.next_url, state.scan_pages, state.ids, state.total, state.barren = None, 0, 0, None, 0
         with self._transaction():
             self._database.execute("DELETE FROM scanned")
             self._save(resource_type, state)
@@ -142,6 +144,7 @@ class OpenRun:
             state.barren = 0 if new_ids else state.barren + 1
             state.entries += len(resources)
             state.pages += 1
+            state.scan_pages += 1
             self._save(resource_type, state)
 
     def finish_type(self, resource_type: str, state: TypeState) -> None:

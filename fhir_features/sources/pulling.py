@@ -21,6 +21,7 @@ from fhir_features.sources.checkpoint import OpenRun, open_run
 from fhir_features.sources.files import files_types, files_warnings, land_files
 from fhir_features.sources.landing import LandedRun, LandedType, runs_of_source
 from fhir_features.sources.progress import Progress, silent
+from fhir_features.sources.search import land_search
 from fhir_features.times import UTC
 
 
@@ -69,7 +70,10 @@ def _pull_source(landing: Path, name: str, source: Source, progress: Progress) -
         plan = msgspec.json.encode([source.kind, _origin(source), source.resource_types]).decode()
         run = open_run(folder, plan)
         try:
-            landed = _landed_from_files(name, source, run, earlier, progress)
+            if source.kind == "files":
+                landed = _landed_from_files(name, source, run, earlier, progress)
+            else:
+                landed = _landed_from_search(name, source, run, earlier, progress)
             if landed is None:
                 run.discard()
                 return _nothing_new(name, source, earlier)
@@ -87,6 +91,19 @@ def _landed_from_files(
     if not run.files():
         return None
     return _record(name, source, run, files_types(source, run), files_warnings(source, run))
+
+
+def _landed_from_search(
+    name: str, source: Source, run: OpenRun, earlier: Sequence[LandedRun], progress: Progress
+) -> LandedRun:
+    # What was seen at another address says nothing about this one.
+    same = [past for past in earlier if past.origin == _origin(source)]
+    seen = {resource_type: of.watermark for past in same for resource_type, of in past.types.items()}
+    types = land_search(name, source, run, seen, progress)
+    patients = types.get("Patient")
+    empty = not same and patients is not None and not patients.entries
+    warnings = ["the server has no Patient, or shows none: see that 'base_url' and the rights are as meant"]
+    return _record(name, source, run, types, warnings if empty else [])
 
 
 def _record(

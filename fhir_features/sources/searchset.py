@@ -1,0 +1,174 @@
+"""What does an answer to a search say? In: an answer. Out: the resources that match, byte for byte on a line each, the
+links and the total of a searchset Bundle (https://hl7.org/fhir/R4/http.html#search), and what the server remarked on
+it; or a typed error that says why this is no such thing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from fhir_features.errors import FhirFeaturesError, SourceIncomplete, SourceNotFhir, SourceRefused
+from fhir_features.sources.client import Answer
+
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
+_NEWLINES = bytes.maketrans(b"\r\n", b"  ")
+
+
+@dataclass(frozen=True)
+class Searchset:
+    """A page of a search. `resources` are (identity, line): the identity is type and id, or the content without an
+    id."""
+
+    resources: list[tuple[bytes, bytes]]
+    total: int | None
+    self_url: str | None
+    next_url: str | None
+    remarks: tuple[str, ...]
+
+
+class _Issue(msgspec.Struct):
+    severity: Any = None
+    code: Any = None
+
+
+class _Outcome(msgspec.Struct):
+    resourceType: Any = None
+    issue: list[_Issue] = []
+
+
+class _Key(msgspec.Struct):
+    resourceType: Any = None
+    id: Any = None
+
+
+class _Search(msgspec.Struct):
+    mode: str | None = None
+
+
+class _Entry(msgspec.Struct):
+    resource: msgspec.Raw = msgspec.Raw(b"null")
+    search: _Search | None = None
+
+
+class _Link(msgspec.Struct):
+    relation: str | None = None
+    url: str | None = None
+
+
+class _Bundle(msgspec.Struct):
+    resourceType: str
+    total: int | None = None
+    link: list[_Link] | None = None
+    entry: list[_Entry] | None = None
+
+
+def searchset(name: str, resource_type: str, answer: Answer) -> Searchset:
+    """Read the answer to a search for one resource type.
+
+    Raises SourceRefused, SourceNotFhir, or SourceIncomplete when the server itself says that something is missing.
+    """
+    if answer.status != 200:
+        raise _refusal(name, resource_type, answer)
+    bundle = _bundle(name, answer)
+    resources: list[tuple[bytes, bytes]] = []
+    remarks: list[str] = []
+    for entry in bundle.entry or []:
+        key, content = _key(entry.resource), bytes(entry.resource)
+        if content == b"null":
+            continue
+        if key.resourceType == "OperationOutcome":
+            remarks += _remarks(name, resource_type, content)
+        elif entry.search is None or entry.search.mode in (None, "match"):
+            resources.append((_identity(key, content), content.translate(_NEWLINES)))
+    links = {link.relation: link.url for link in bundle.link or []}
+    return Searchset(resources, bundle.total, links.get("self"), links.get("next"), tuple(remarks))
+
+
+def _bundle(name: str, answer: Answer) -> _Bundle:
+    body = answer.body.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not body:
+        what = "an empty answer"
+    elif body.startswith(b"<"):
+        html = "html" in answer.content_type.lower() or b"<html" in body[:2000].lower()
+        what = "a web page, perhaps to log in," if html else "XML"
+    else:
+        try:
+            bundle = msgspec.json.decode(body, type=_Bundle)
+            if bundle.resourceType == "Bundle":
+                return bundle
+            what = f"{_clean(bundle.resourceType)}{_in_brackets(_issues(body))} and not a Bundle"
+        except msgspec.ValidationError:
+            what = "JSON that is not a Bundle"
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            what = "no JSON, or JSON that is cut off,"
+    raise SourceNotFhir(
+        f"source '{name}': {what} came from {answer.place}: see that 'base_url' is that of a FHIR R4 server "
+        "and that 'auth' is right, then pull again"
+    )
+
+
+def _refusal(name: str, resource_type: str, answer: Answer) -> FhirFeaturesError:
+    told = f"source '{name}': HTTP {answer.status}{_in_brackets(_issues(answer.body))} at {answer.place}"
+    if answer.status in (401, 403):
+        if not answer.own:
+            return SourceRefused(
+                f"{told}, where credentials are not sent: let 'base_url' be the address that links have"
+            )
+        return SourceRefused(f"{told}: set 'auth' and its secret, and have it allowed to search {resource_type}")
+    if answer.status in (404, 410):
+        return SourceNotFhir(
+            f"{told}: correct 'base_url', or take {resource_type} out of 'resource_types' if the server has none"
+        )
+    return SourceNotFhir(
+        f"{told}: the server does not accept this search; see its documentation, "
+        f"or take {resource_type} out of 'resource_types'"
+    )
+
+
+def _remarks(name: str, resource_type: str, outcome: bytes) -> list[str]:
+    """The issues of an OperationOutcome, by their codes only: their texts may quote what was searched for."""
+    issues = _issues(outcome)
+    # https://hl7.org/fhir/R4/valueset-issue-type.html: incomplete = not all data sources could be reached.
+    if any(severity in ("error", "fatal") or code == "incomplete" for severity, code in issues):
+        raise SourceIncomplete(
+            f"source '{name}': with its answer on {resource_type} the server says that it is not whole"
+            f"{_in_brackets(issues)}: pull again later, or ask those who run it"
+        )
+    return [f"the server remarked on the search for {resource_type}: {severity} {code}" for severity, code in issues]
+
+
+def _issues(body: bytes) -> list[tuple[str, str]]:
+    """Severity and code of each issue of an OperationOutcome; of anything else, none."""
+    try:
+        outcome = msgspec.json.decode(body, type=_Outcome)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []
+    if outcome.resourceType != "OperationOutcome":
+        return []
+    return [(_clean(issue.severity), _clean(issue.code)) for issue in outcome.issue]
+
+
+def _clean(code: Any) -> str:
+    return code if isinstance(code, str) and _CODE.fullmatch(code) else "?"
+
+
+def _in_brackets(issues: Sequence[tuple[str, str]]) -> str:
+    return f" ({', '.join(dict.fromkeys(f'{severity} {code}' for severity, code in issues))})" if issues else ""
+
+
+def _key(resource: msgspec.Raw) -> _Key:
+    try:
+        return msgspec.json.decode(resource, type=_Key)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _Key()
+
+
+def _identity(key: _Key, content: bytes) -> bytes:
+    if isinstance(key.resourceType, str) and isinstance(key.id, str):
+        return f"{key.resourceType}/{key.id}".encode()
+    return hashlib.sha256(content).digest()

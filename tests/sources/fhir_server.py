@@ -1,0 +1,112 @@
+"""A FHIR server on loopback for the tests: it searches and pages by offset over resources in memory, as simple servers
+do, and answers whatever a test scripts instead. It is driven over real HTTP."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+
+@dataclass
+class Request:
+    """What the server was asked: path with query, path alone, parameters, headers."""
+
+    target: str
+    path: str
+    parameters: dict[str, str]
+    headers: dict[str, str]
+
+
+@dataclass
+class Reply:
+    """What a test lets the server answer. A `length` that is not the body's breaks the connection off."""
+
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    length: int | None = None
+
+
+def resource(kind: str, number: int, version: int = 1, updated: str = "2026-01-01T00:00:00.000Z") -> dict[str, Any]:
+    return {
+        "resourceType": kind,
+        "id": f"{kind.lower()}-{number}",
+        "meta": {"versionId": str(version), "lastUpdated": updated},
+    }
+
+
+class FhirServer:
+    """`resources` holds what is searched, in the order in which it is paged; `scripted`, when set, may answer instead;
+    `after_page` is called after each page with the number of requests so far, and may change what is there."""
+
+    def __init__(self) -> None:
+        self.resources: list[dict[str, Any]] = []
+        self.requests: list[Request] = []
+        self.scripted: Callable[[Request], Reply | None] = lambda request: None
+        self.after_page: Callable[[int], None] = lambda count: None
+        self.date: str | None = None
+        self.total = True
+        self.link: Callable[[str], str] = lambda target: f"{self.root}{target}"
+        self.kept_parameters = lambda parameters: parameters
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                server._handle(self)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.root = f"http://127.0.0.1:{self._http.server_port}"
+        self.base = f"{self.root}/fhir/r4"
+        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    def update(self, changed: dict[str, Any]) -> None:
+        """A new version, at the end of the order, as in servers that page in the order of writing."""
+        self.resources = [held for held in self.resources if held["id"] != changed["id"]] + [changed]
+
+    def bundle(self, request: Request) -> bytes:
+        kind = request.path.rpartition("/")[2]
+        parameters = self.kept_parameters(request.parameters)
+        since = parameters.get("_lastUpdated", "ge").removeprefix("ge").removesuffix("Z")
+        found = [r for r in self.resources if r["resourceType"] == kind and r["meta"]["lastUpdated"] >= since]
+        offset, count = int(parameters.get("_offset", 0)), int(parameters.get("_count", 20))
+        link = [{"relation": "self", "url": f"{self.root}{request.path}?{urlencode(parameters)}"}]
+        if offset + count < len(found):
+            target = f"{request.path}?{urlencode(parameters | {'_offset': str(offset + count)})}"
+            link.append({"relation": "next", "url": self.link(target)})
+        entries = [{"resource": r, "search": {"mode": "match"}} for r in found[offset : offset + count]]
+        bundle = {"resourceType": "Bundle", "type": "searchset", "link": link, "entry": entries}
+        return json.dumps(bundle | ({"total": len(found)} if self.total else {})).encode()
+
+    def _handle(self, handler: BaseHTTPRequestHandler) -> None:
+        parts = urlsplit(handler.path)
+        parameters = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+        request = Request(handler.path, parts.path, parameters, dict(handler.headers.items()))
+        self.requests.append(request)
+        scripted = self.scripted(request)
+        reply = scripted or Reply(body=self.bundle(request), headers={"Content-Type": "application/fhir+json"})
+        handler.send_response_only(reply.status)
+        handler.send_header("Date", self.date or formatdate(usegmt=True))
+        handler.send_header("Content-Length", str(len(reply.body) if reply.length is None else reply.length))
+        for key, value in reply.headers.items():
+            handler.send_header(key, value)
+        handler.end_headers()
+        handler.wfile.write(reply.body)
+        handler.close_connection = reply.length is not None
+        if scripted is None:
+            self.after_page(len(self.requests))
