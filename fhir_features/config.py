@@ -6,11 +6,22 @@ Relative paths are relative to the file. Secrets never stand in it: `auth` names
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fhir_features.errors import ConfigError, UsageError, did_you_mean
 from fhir_features.times import duration_us, time_zone
@@ -43,7 +54,7 @@ class _Strict(BaseModel):
 
 
 class Warehouse(_Strict):
-    """Where everything that the store writes lives, and into how many buckets patients are divided (fixed at creation)."""
+    """Where all that the store writes lives, and into how many buckets patients are divided (fixed at creation)."""
 
     path: Path = Path("warehouse")
     buckets: int = Field(default=32, ge=1, le=4096)
@@ -59,6 +70,8 @@ class Auth(_Strict):
 
     @model_validator(mode="after")
     def _has_one_secret(self) -> Auth:
+        if self.kind == "none" and (self.user or self.secret_env or self.secret_file):
+            raise ValueError("auth needs kind 'bearer' or 'basic' with what it says")
         if self.kind != "none" and (self.secret_env is None) == (self.secret_file is None):
             raise ValueError(f"auth kind '{self.kind}' needs secret_env or secret_file, one of them")
         if self.kind == "basic" and self.user is None:
@@ -78,6 +91,7 @@ class Source(_Strict):
       have no `issued`.
     - `coding_lag`: how long after the end of its encounter a discharge diagnosis is coded.
     - `condition_category`: what a Condition without a category is.
+    - `midnight_is_date`: whether a time of exactly 00:00:00 means that only the date is known.
     """
 
     kind: Literal["search", "files"]
@@ -97,6 +111,7 @@ class Source(_Strict):
     bedside_lag: LagOrNone = "0"
     coding_lag: LagOrNone = "0"
     condition_category: Literal["encounter-diagnosis", "problem-list-item"] = "problem-list-item"
+    midnight_is_date: bool = False
 
     @model_validator(mode="after")
     def _says_where(self) -> Source:
@@ -104,9 +119,37 @@ class Source(_Strict):
             raise ValueError("a source of kind 'search' needs base_url, and no path")
         if self.kind == "files" and (self.path is None or self.base_url is not None):
             raise ValueError("a source of kind 'files' needs path, and no base_url")
-        if self.base_url is not None and not self.base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url '{self.base_url}' must start with http:// or https://")
         return self
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_plain_address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an address that starts with http:// or https://")
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ValueError(
+                "must be an address alone, without user, password, query or fragment: credentials go to auth"
+            )
+        return url
+
+    @field_validator("resource_types")
+    @classmethod
+    def _are_some_and_distinct(cls, types: tuple[ResourceType, ...]) -> tuple[ResourceType, ...]:
+        if not types or len(set(types)) != len(types):
+            raise ValueError("must name at least one resource type, and none twice")
+        return types
+
+    @field_validator("known_at")
+    @classmethod
+    def _are_for_known_types(cls, policy: KnownAtPolicy | dict[str, KnownAtPolicy]) -> Any:
+        for key in policy if isinstance(policy, dict) else ():
+            resource_type = key.partition("/")[0]
+            if resource_type not in get_args(ResourceType):
+                raise ValueError(
+                    f"unknown resource type in '{key}': {did_you_mean(resource_type, get_args(ResourceType))}"
+                )
+        return policy
 
     def known_at_policy(self, resource_type: str, category: str | None = None) -> KnownAtPolicy:
         """The policy for one resource type and category: the most specific one that is configured."""
@@ -131,6 +174,15 @@ class Config(_Strict):
     features: Features = Features()
     sources: dict[str, Source] = {}
     file: Path
+
+    @field_validator("sources")
+    @classmethod
+    def _have_plain_names(cls, sources: dict[str, Source]) -> dict[str, Source]:
+        for name in sources:
+            # A source's name is the name of its folder in the landing.
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+                raise ValueError(f"'{name}' cannot be the name of a source: use letters, digits, - and _")
+        return sources
 
     def source(self, name: str) -> Source:
         """One source by its name. Raises UsageError for an unknown one."""
