@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 import sys
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ def command(config_path: str, sources: Sequence[str], as_json: bool) -> None:
 
     Printed is a line for each source and resource type: resources received, repeats included, in how many pages
     (files); how many of them were landed; and up to when the source has now been seen. With --json the same, as a
-    list of {source, run_id, types: [{resource_type, received, pages, new, watermark, warnings}], warnings}.
+    list of {source, run_id, types: [{resource_type, received, pages, landed, watermark, warnings}], warnings}.
     """
     config = load_config(config_path)
     for name in sources:
@@ -39,7 +40,7 @@ def command(config_path: str, sources: Sequence[str], as_json: bool) -> None:
             except FhirFeaturesError as error:
                 failures.append(error)
     if as_json:
-        print(json.dumps([dataclasses.asdict(summary) for summary in summaries], default=str, indent=2))
+        print(json.dumps([dataclasses.asdict(summary) for summary in summaries], default=_iso, indent=2))
     else:
         for summary in summaries:
             _print(summary)
@@ -49,10 +50,14 @@ def command(config_path: str, sources: Sequence[str], as_json: bool) -> None:
         raise failures[-1]
 
 
+def _iso(instant: dt.datetime) -> str:
+    return instant.isoformat()
+
+
 def _print(summary: PullSummary) -> None:
     for of in summary.types:
         watermark = of.watermark.isoformat(timespec="seconds") if of.watermark else "never"
-        counts = f"{of.received:>9,} received {of.pages:>6,} pages {of.new:>9,} new"
+        counts = f"{of.received:>9,} received {of.pages:>6,} pages {of.landed:>9,} landed"
         print(f"{summary.source}  {of.resource_type:<18} {counts}  seen up to {watermark}")
     for warning in (*summary.warnings, *(warning for of in summary.types for warning in of.warnings)):
         print(f"warning: {summary.source}: {warning}", file=sys.stderr)

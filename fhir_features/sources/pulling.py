@@ -33,7 +33,7 @@ class TypeSummary:
     resource_type: str
     received: int
     pages: int
-    new: int
+    landed: int
     watermark: dt.datetime | None
     warnings: tuple[str, ...] = ()
 

@@ -17,7 +17,6 @@ from fhir_server import Reply, Request, resource
 from fhir_features.config import Config
 from fhir_features.errors import (
     ConfigError,
-    FhirFeaturesError,
     LakeLocked,
     SourceIncomplete,
     SourceNotFhir,
@@ -553,7 +552,3 @@ def test_progress_is_told_for_each_page(server, searching):
     told: list[tuple] = []
     pull(searching(), progress=lambda *what: told.append(what))
     assert told == [("ward", "Patient", 10, 25), ("ward", "Patient", 20, 25), ("ward", "Patient", 25, 25)]
-
-
-def test_an_error_is_of_this_package():
-    assert all(issubclass(error, FhirFeaturesError) for _, error, _ in REFUSED)
