@@ -1,0 +1,19 @@
+"""Feature definitions and the as-of engine: what others may use of it."""
+
+from fhir_features.features.define import condition, encounter, medication, observation, patient
+from fhir_features.features.repository import load_views
+from fhir_features.features.retrieval import TrainingSet
+from fhir_features.features.summary import Summary
+from fhir_features.features.view import FeatureView
+
+__all__ = [
+    "FeatureView",
+    "Summary",
+    "TrainingSet",
+    "condition",
+    "encounter",
+    "load_views",
+    "medication",
+    "observation",
+    "patient",
+]

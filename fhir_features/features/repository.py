@@ -1,0 +1,49 @@
+"""Which feature views a folder defines: its `features.py`, run, and every FeatureView found in it.
+
+In goes the folder; out come the views by name. A mistake in the file is a DefinitionError of one line that names the
+file and the line.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import traceback
+from pathlib import Path
+
+from fhir_features.errors import DefinitionError
+from fhir_features.features.view import FeatureView
+
+FILE_NAME = "features.py"
+
+
+def load_views(folder: Path) -> dict[str, FeatureView]:
+    """The feature views that `features.py` in a folder defines, by name, in the order of their definition."""
+    file = folder / FILE_NAME
+    if not file.exists():
+        raise DefinitionError(f"there are no feature definitions at {file}: create it, or set features.path")
+    spec = importlib.util.spec_from_file_location("_feature_definitions", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise DefinitionError(f"{file}{_line(error, file)}: {_said(error)}") from None
+    views: dict[str, FeatureView] = {}
+    for value in vars(module).values():
+        if isinstance(value, FeatureView):
+            if views.setdefault(value.name, value) != value:
+                raise DefinitionError(f"{file}: two feature views are named '{value.name}': rename one")
+    return views
+
+
+def _line(error: Exception, file: Path) -> str:
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f", line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def _said(error: Exception) -> str:
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, DefinitionError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,156 @@
+"""A training set: the rows of an entity frame, in their order, with the answers to its features beside them.
+
+In go a spine, views and what is asked of each, and a connection to the lake; out comes a `TrainingSet`. The same
+question asked twice is answered once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from fhir_features.errors import SpineError, UsageError, did_you_mean
+from fhir_features.features.compile import compile_features
+from fhir_features.features.engine import answers, ask
+from fhir_features.features.nodes import Feature
+from fhir_features.features.spine import KEYS, TIME
+from fhir_features.features.summary import Summary, count_rows, incomplete_questions, resource_types, unknown_questions
+from fhir_features.features.view import FeatureView
+from fhir_features.ontology import Ontologies
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The answers, a row for each row of the entity frame, and their summary. Instants are UTC microseconds."""
+
+    table: pa.Table
+    summary: Summary
+
+    def to_arrow(self) -> pa.Table:
+        """The rows as an Arrow table."""
+        return self.table
+
+    def to_polars(self) -> pl.DataFrame:
+        """The rows as a polars frame."""
+        import polars as pl
+
+        frame = pl.from_arrow(self.table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def to_df(self) -> pd.DataFrame:
+        """The rows as a pandas frame."""
+        return self.table.to_pandas()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of one view: some of its features."""
+
+    view: FeatureView
+    features: tuple[Feature, ...]
+
+
+def requests(features: object, views: dict[str, FeatureView]) -> list[Request]:
+    """What a list of "view:feature", "view" or FeatureView asks for, one request a view, in the order of the list."""
+    if isinstance(features, str | FeatureView):
+        features = [features]
+    if not isinstance(features, Sequence) or not features:
+        raise UsageError("features is a list of 'view:feature', 'view' or FeatureView: name at least one")
+    wanted: dict[str, list[Feature]] = {}
+    used: dict[str, FeatureView] = {}
+    for item in features:
+        view, chosen = _chosen(item, views)
+        used[view.name] = view
+        asked = wanted.setdefault(view.name, [])
+        asked += [feature for feature in chosen if feature not in asked]
+    names = [feature.name for chosen in wanted.values() for feature in chosen]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two views give a feature '{name}': ask for one of them, as 'view:{name}'")
+    return [Request(used[name], tuple(chosen)) for name, chosen in wanted.items()]
+
+
+def retrieve(
+    con: duckdb.DuckDBPyConnection,
+    known: Ontologies,
+    spine: pa.Table,
+    wanted: Sequence[Request],
+    *,
+    known_as_of: dt.datetime | None,
+) -> TrainingSet:
+    """The training set of a spine (`spine.read_spine`). `known_as_of` is the audit's cut-off (TIME rule 3)."""
+    for request in wanted:
+        for feature in request.features:
+            if feature.name in spine.column_names:
+                raise SpineError(f"the entity frame has a column '{feature.name}', as a feature has: rename it")
+    places, distinct = _questions(con, spine, known_as_of)
+    summary = Summary(rows=spine.num_rows)
+    ask(con, distinct)
+    unknown, incomplete = set(unknown_questions(con)), set()
+    table = spine
+    for request in wanted:
+        plan = compile_features(request.features)
+        answered = pa.concat_tables(list(answers(con, known, plan)) or [_nothing(con, plan.sql)])
+        rows = answered.sort_by("question").drop_columns("question").take(places)
+        for name in plan.names:
+            table = table.append_column(name, rows.column(name))
+        count_rows(con, plan, summary)
+        incomplete |= set(incomplete_questions(con, resource_types(plan)))
+    questions = places.to_pylist()
+    summary.unknown_patients = sum(question in unknown for question in questions)
+    summary.incomplete = sum(question in incomplete for question in questions)
+    return TrainingSet(table, summary)
+
+
+def _chosen(item: object, views: dict[str, FeatureView]) -> tuple[FeatureView, tuple[Feature, ...]]:
+    if isinstance(item, FeatureView):
+        return item, item.features
+    if not isinstance(item, str):
+        raise UsageError(f"features holds 'view:feature', 'view' or FeatureView, not {type(item).__name__}")
+    view_name, _, name = item.partition(":")
+    if view_name not in views:
+        raise UsageError(f"there is no feature view '{view_name}': {did_you_mean(view_name, views)}")
+    view = views[view_name]
+    if not name:
+        return view, view.features
+    if name not in {feature.name for feature in view.features}:
+        known = [feature.name for feature in view.features]
+        raise UsageError(f"feature view '{view_name}' has no feature '{name}': {did_you_mean(name, known)}")
+    return view, (view.feature(name),)
+
+
+def _questions(
+    con: duckdb.DuckDBPyConnection, spine: pa.Table, known_as_of: dt.datetime | None
+) -> tuple[pa.Array, pa.Table]:
+    """Which distinct question each row of the spine asks, and the distinct questions."""
+    row_numbers = pa.array(range(spine.num_rows), pa.int64())
+    con.register("spine", spine.select([*KEYS, TIME]).append_column("row_number", row_numbers))
+    con.execute(f"""
+CREATE OR REPLACE TEMP TABLE spine_questions AS
+SELECT
+  row_number,
+  dense_rank() OVER (ORDER BY site, patient_id, {TIME}) - 1 AS question,
+  site, patient_id, {TIME} AS t
+FROM spine""")
+    con.unregister("spine")
+    places = con.execute("SELECT question FROM spine_questions ORDER BY row_number").to_arrow_table()
+    distinct = con.execute(
+        "SELECT DISTINCT question, site, patient_id, t, coalesce(least(t, $k), t) AS k FROM spine_questions",
+        {"k": known_as_of},
+    ).to_arrow_table()
+    return places.column(0).combine_chunks(), distinct
+
+
+def _nothing(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    """The columns of an answer, without a row: what a spine of 0 rows gets."""
+    return con.execute(sql, {"first_bucket": 0, "last_bucket": 0}).to_arrow_table().slice(0, 0)

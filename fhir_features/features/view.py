@@ -1,0 +1,100 @@
+"""A feature view: a named group of features over one entity, its canonical definition and its version.
+
+In go features from `define`; out comes a frozen value whose version changes with everything that can change an answer.
+A wrong view is refused when it is made (DefinitionError of one line).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Any, Literal
+
+from pydantic import ValidationError, field_validator, model_validator
+
+from fhir_features.errors import DefinitionError
+from fhir_features.features.define import Unnamed
+from fhir_features.features.nodes import Aggregate, Feature, Node, canonical_json
+from fhir_features.features.terms import ontologies
+
+# Goes up when the same definition over the same rows would give another answer.
+SEMANTICS_VERSION = 1
+
+# The columns that stand beside the features in a training set, a feature table or an engine's answer.
+RESERVED = frozenset({"site", "patient_id", "event_timestamp", "answered_at", "published_at", "store_seq", "question"})
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+class FeatureView(Node):
+    """A group of features that are asked for, built and served together. `cadence`: when it is answered (DESIGN.md)."""
+
+    name: str
+    entity: Literal["patient"]
+    features: tuple[Feature, ...]
+    cadence: Literal["on_change"] = "on_change"
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(str(part) for part in problem["loc"])
+            raise DefinitionError(f"feature view '{fields.get('name', '')}', {where}: {problem['msg']}") from None
+
+    @field_validator("entity", mode="before")
+    @classmethod
+    def _entity_name(cls, entity: Any) -> Any:
+        return getattr(entity, "entity", entity)
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _are_named(cls, features: Any) -> Any:
+        for number, feature in enumerate(features, start=1):
+            if isinstance(feature, Unnamed):
+                raise DefinitionError(f"feature {number} of the view has no name: add .named('...')")
+        return features
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> FeatureView:
+        _check_name("feature view", self.name)
+        if not self.features:
+            raise DefinitionError(f"feature view '{self.name}' has no features: list at least one")
+        seen: set[str] = set()
+        for feature in self.features:
+            _check_name("feature", feature.name)
+            if feature.name in RESERVED:
+                raise DefinitionError(f"feature '{feature.name}' has the name of a key column: name it otherwise")
+            if feature.name in seen:
+                raise DefinitionError(f"feature view '{self.name}' has two features '{feature.name}': rename one")
+            seen.add(feature.name)
+        return self
+
+    @property
+    def version(self) -> str:
+        """The hash (64 hexadecimal digits) of everything that can change an answer, under the lock in use."""
+        return hashlib.sha256(canonical_json(self._reach()).encode()).hexdigest()
+
+    def feature(self, name: str) -> Feature:
+        """One feature by its name. Raises KeyError."""
+        return next(feature for feature in self.features if feature.name == name)
+
+    def definition(self) -> dict[str, Any]:
+        """The view as plain data; `FeatureView(**definition)` gives an equal view."""
+        return self.model_dump(mode="json")
+
+    def _reach(self) -> dict[str, Any]:
+        aggregates = [feature.value for feature in self.features if isinstance(feature.value, Aggregate)]
+        concepts = [value.rows.concepts for value in aggregates if value.rows.table != "encounters"]
+        return {
+            "semantics": SEMANTICS_VERSION,
+            "definition": self.definition(),
+            "concepts": [[f"{c.system}:{c.code}" for c in ontologies().expand(each)] for each in concepts],
+        }
+
+
+def _check_name(what: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise DefinitionError(
+            f"{what} '{name}' needs another name: a lower-case letter, then lower-case letters, digits or underscores"
+        )

@@ -1,0 +1,73 @@
+"""The SDK: one object over a project folder that answers, shows and builds its features.
+
+In goes the folder with `fhir_features.toml`; its lake is read at the newest commit, its definitions from the folder
+that `[features]` names. Everything that computes is in the stages; this module only puts them together.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fhir_features.config import load_config
+from fhir_features.errors import UsageError, did_you_mean
+from fhir_features.features.compile import compile_features
+from fhir_features.features.engine import stand_at
+from fhir_features.features.repository import load_views
+from fhir_features.features.retrieval import TrainingSet, requests, retrieve
+from fhir_features.features.spine import read_spine
+from fhir_features.features.terms import ontologies
+from fhir_features.features.view import FeatureView
+from fhir_features.lake import newest_store_seq, reading
+
+
+class FeatureStore:
+    """A project folder: its configuration, its feature views and its lake. Raises ConfigError for a wrong one."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.config = load_config(path)
+        self.lake = self.config.warehouse.path / "lake"
+
+    @cached_property
+    def views(self) -> dict[str, FeatureView]:
+        """The feature views by name. Raises DefinitionError for a mistake in the definitions."""
+        return load_views(self.config.features.path)
+
+    def view(self, name: str) -> FeatureView:
+        """One feature view by its name. Raises UsageError for an unknown one."""
+        if name not in self.views:
+            raise UsageError(f"there is no feature view '{name}': {did_you_mean(name, self.views)}")
+        return self.views[name]
+
+    def sql(self, view: str | FeatureView) -> str:
+        """The statement that answers a view."""
+        chosen = self.view(view) if isinstance(view, str) else view
+        return compile_features(chosen.features).sql
+
+    def get_historical_features(
+        self,
+        entity_df: Any,
+        features: Sequence[str | FeatureView],
+        *,
+        known_as_of: dt.datetime | None = None,
+    ) -> TrainingSet:
+        """What was known about each patient at each row's instant: a training set.
+
+        `entity_df`: polars, pandas, Arrow, or a path to Parquet or CSV, with `site` (may be absent when the
+        configuration has one), `patient_id` and `event_timestamp` (with a time zone). As many rows come out, in the
+        same order, with all columns kept. `features`: "view:feature", "view" or FeatureView. `known_as_of`: an instant
+        with a time zone after which nothing counts as known (TIME rule 3).
+        Raises SpineError, UsageError, LakeError.
+        """
+        if known_as_of is not None and known_as_of.tzinfo is None:
+            raise UsageError("known_as_of has no time zone: give an instant such as '2024-03-05T14:00:00Z'")
+        sites = tuple(sorted({source.site for source in self.config.sources.values()}))
+        spine = read_spine(entity_df, sites=sites)
+        all_named = all(isinstance(item, FeatureView) for item in features)
+        wanted = requests(features, {} if all_named else self.views)
+        with reading(self.lake) as con:
+            stand_at(con, ontologies(), newest_store_seq(con))
+            return retrieve(con, ontologies(), spine, wanted, known_as_of=known_as_of)

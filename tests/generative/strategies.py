@@ -1,0 +1,220 @@
+"""What is generated: rows that are late, corrected, withdrawn, re-dated, tied or twofold, and features that ask for them.
+
+Instants lie on a coarse grid with a few odd microseconds, so that they meet each other and the edges of windows often.
+Ids are chosen to be confused by whoever joins strings.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+from hypothesis import strategies as st
+from lake_rows import LakeRows
+
+from fhir_features.features import FeatureView, condition, encounter, medication, observation, patient
+
+ORIGIN = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
+PATIENTS = [("1", "11"), ("11", "1"), ("nörd", "o'neil"), ("1", "ПÄ"), ("1", '"')]
+WINDOWS = [None, "12h", "1d", "7d", "30d"]
+OBSERVATION_CODES = ["loinc:4548-4", "loinc:2345-7", "loinc:8310-5"]
+UNITS = {
+    "loinc:4548-4": ["%", "mg/dL", None],
+    "loinc:2345-7": ["mg/dL", "g/L", "Cel"],
+    "loinc:8310-5": ["Cel", "[degF]"],
+}
+OBSERVATION_STATUSES = [
+    "final",
+    "preliminary",
+    "amended",
+    "corrected",
+    "appended",
+    "registered",
+    "cancelled",
+    "unknown",
+]
+VALUES = [0.0, 0.1, 0.2, 7.1, -3.5, 1e-7, 98.6, 123456.789, 1e16, 1e18, float("inf"), None]
+CONDITION_CODES = ["icd10cm:E11.9", "icd10cm:E11.65", "icd10cm:I10"]
+CLINICAL = ["active", "recurrence", "relapse", "inactive", "remission", "resolved", None]
+VERIFICATION = ["confirmed", "unconfirmed", "provisional", "refuted", "differential", "entered-in-error", None]
+MEDICATION_CODES = ["rxnorm:860975", "rxnorm:6809"]
+MEDICATION_STATUSES = ["active", "on-hold", "completed", "stopped", "cancelled", "unknown", "draft", "entered-in-error"]
+INTENTS = ["order", "original-order", "reflex-order", "filler-order", "instance-order", "plan", "proposal", "option"]
+ENCOUNTER_STATUSES = ["in-progress", "arrived", "triaged", "onleave", "finished", "planned", "cancelled"]
+CLASSES = ["IMP", "AMB", "EMER", "ACUTE", None]
+SOURCES = ["issued", "history", "last_updated", "received"]
+
+hours = st.integers(-80, 80).map(lambda step: dt.timedelta(hours=12 * step))
+odd = st.sampled_from([0, 0, 0, 0, 1, -1]).map(lambda us: dt.timedelta(microseconds=us))
+instants = st.builds(lambda coarse, fine: ORIGIN + coarse + fine, hours, odd)
+delays = st.sampled_from([0, 0, 6, 12, 24, 24 * 7, 24 * 30, -12]).map(lambda step: dt.timedelta(hours=step))
+days = st.sampled_from([None, None, 0.5, 1.0, 7.0, 30.0, 1e300])
+
+
+@st.composite
+def lake_rows(draw: st.DrawFn) -> LakeRows:
+    """The rows of a small lake: a few resources of each type, each with up to three versions."""
+    rows = LakeRows()
+    for site, patient_id in PATIENTS:
+        if draw(st.booleans()):
+            _versions(draw, rows, rows.patient, {"resource_id": patient_id}, _patient, (site, patient_id))
+    for make, parts in (
+        ("observation", _observation),
+        ("condition", _condition),
+        ("medication", _medication),
+        ("encounter", _encounter),
+    ):
+        for number in range(draw(st.integers(0, 6 if make == "observation" else 4))):
+            resource_id = f"{make[0]}{number % 3}" if make == "encounter" else f"{make[0]}{number}"
+            who = draw(st.sampled_from(PATIENTS))
+            _versions(draw, rows, getattr(rows, make), {"resource_id": resource_id}, parts, who)
+    return rows
+
+
+def _versions(
+    draw: st.DrawFn, rows: LakeRows, make: Any, own: dict[str, Any], parts: Any, who: tuple[str, str]
+) -> None:
+    """Versions of one resource, each closed by the next one; the last may be withdrawn."""
+    effective_at = draw(instants)
+    known_at = effective_at + draw(delays)
+    before = None
+    for version in range(draw(st.sampled_from([1, 1, 2, 3]))):
+        if before is not None:
+            known_at += abs(draw(delays))
+            rows.close(before, known_at)
+            effective_at = draw(st.one_of(st.just(effective_at), instants))
+        more = {
+            "site": who[0],
+            "patient_id": who[1],
+            "effective_at": effective_at,
+            "known_at": known_at,
+            "version": str(version),
+            "state": draw(st.sampled_from([1, 1, 0])),
+            "known_at_source": draw(st.sampled_from(SOURCES)),
+        }
+        before = make(**own, **more, **parts(draw))
+    if before is not None and draw(st.sampled_from([False, False, True])):
+        rows.close(before, known_at + draw(delays), "entered-in-error")
+
+
+def _patient(draw: st.DrawFn) -> dict[str, Any]:
+    births = [dt.date(2000, 2, 29), dt.date(1931, 3, 1), dt.date(2024, 3, 10), dt.date(2030, 1, 1), None]
+    return {
+        "birth_date": draw(st.sampled_from(births)),
+        "sex": draw(st.sampled_from(["male", "female", "unknown", None])),
+    }
+
+
+def _observation(draw: st.DrawFn) -> dict[str, Any]:
+    code = draw(st.sampled_from(OBSERVATION_CODES))
+    return {
+        "code": code,
+        "value": draw(st.sampled_from(VALUES)),
+        "unit": draw(st.sampled_from(UNITS[code])),
+        "status": draw(st.sampled_from(OBSERVATION_STATUSES[:3] * 3 + OBSERVATION_STATUSES)),
+        "component": draw(st.sampled_from([0, 0, 1, 2])),
+        "absent_reason": draw(st.sampled_from([None, None, None, "unknown"])),
+    }
+
+
+def _condition(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "code": draw(st.sampled_from(CONDITION_CODES)),
+        "clinical_status": draw(st.sampled_from(CLINICAL)),
+        "verification_status": draw(st.sampled_from(["confirmed"] * 4 + VERIFICATION)),
+        "categories": draw(st.sampled_from([["problem-list-item"], ["encounter-diagnosis"], [], None])),
+        "abatement_at": draw(st.one_of(st.none(), instants)),
+        "encounter_id": draw(st.sampled_from(["e0", "e1", "e2", None])),
+    }
+
+
+def _medication(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "code": draw(st.sampled_from(MEDICATION_CODES)),
+        "status": draw(st.sampled_from(["active"] * 4 + MEDICATION_STATUSES)),
+        "intent": draw(st.sampled_from(["order"] * 4 + INTENTS)),
+        "reported": draw(st.sampled_from([None, True, False])),
+        "do_not_perform": draw(st.sampled_from([None, False, False, True])),
+        "authored_at": draw(st.one_of(st.none(), instants)),
+        "bounds_end": draw(st.one_of(st.none(), instants)),
+        "dosage_days": draw(days),
+        "supply_days": draw(days),
+        "repeats": draw(st.sampled_from([None, 0, 1, 3])),
+    }
+
+
+def _encounter(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "class_code": draw(st.sampled_from(CLASSES)),
+        "status": draw(st.sampled_from(["finished"] * 3 + ENCOUNTER_STATUSES)),
+        "end_at": draw(st.one_of(st.none(), instants)),
+    }
+
+
+windows = st.sampled_from(WINDOWS)
+
+
+def _observation_value(draw: st.DrawFn) -> Any:
+    code = draw(st.sampled_from(OBSERVATION_CODES))
+    units = [unit for unit in UNITS[code] if unit in ("%", "mg/dL", "Cel")]
+    series = observation(code, unit=draw(st.sampled_from(units[:1] if code == "loinc:4548-4" else units)))
+    operators = ["last", "first", "min", "max", "mean", "sum", "count", "exists", "time_since_last"]
+    return getattr(series, draw(st.sampled_from(operators)))(within=draw(windows))
+
+
+def _uncoded_value(draw: st.DrawFn) -> Any:
+    series = observation(draw(st.sampled_from(OBSERVATION_CODES)))
+    return getattr(series, draw(st.sampled_from(["count", "exists", "time_since_last"])))(within=draw(windows))
+
+
+def _condition_value(draw: st.DrawFn) -> Any:
+    series = condition("icd10cm:E11", descendants=True) if draw(st.booleans()) else condition("icd10cm:I10")
+    operator = draw(st.sampled_from(["active", "ever", "count", "exists", "time_since_last"]))
+    return getattr(series, operator)(**({} if operator in ("active", "ever") else {"within": draw(windows)}))
+
+
+def _medication_value(draw: st.DrawFn) -> Any:
+    series = medication("rxnorm:6809", ingredient=True) if draw(st.booleans()) else medication("rxnorm:860975")
+    operator = draw(st.sampled_from(["active", "ever", "count", "exists", "time_since_last"]))
+    if operator == "active":
+        return series.active(assume=draw(st.sampled_from(["12h", "30d"])))
+    return getattr(series, operator)(**({} if operator == "ever" else {"within": draw(windows)}))
+
+
+def _encounter_value(draw: st.DrawFn) -> Any:
+    series = encounter(draw(st.sampled_from([None, "inpatient", "AMB"])))
+    return getattr(series, draw(st.sampled_from(["count", "exists", "time_since_last"])))(within=draw(windows))
+
+
+def _patient_value(draw: st.DrawFn) -> Any:
+    return draw(st.sampled_from([patient.age(), patient.sex()]))
+
+
+VALUE_MAKERS = [
+    _observation_value,
+    _observation_value,
+    _uncoded_value,
+    _condition_value,
+    _medication_value,
+    _encounter_value,
+    _patient_value,
+]
+
+
+@st.composite
+def views(draw: st.DrawFn) -> FeatureView:
+    """A view of one to eight features."""
+    makers = draw(st.lists(st.sampled_from(VALUE_MAKERS), min_size=1, max_size=8))
+    features = [make(draw).named(f"f{number}") for number, make in enumerate(makers)]
+    return FeatureView(name="generated", entity=patient, features=features)
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> list[tuple[str, str, dt.datetime, dt.datetime]]:
+    """(site, patient, T, K) with K = T or before."""
+    asked = []
+    for _ in range(draw(st.integers(1, 12))):
+        site, patient_id = draw(st.sampled_from([*PATIENTS, ("1", "nobody")]))
+        t = draw(instants)
+        asked.append((site, patient_id, t, min(t, draw(st.one_of(st.just(t), instants)))))
+    return asked

@@ -1,0 +1,92 @@
+"""The engine gives what the reference engine gives, on whatever is generated."""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import given, settings
+from lake_rows import LakeRows, memory_lake, refill
+from reference import Reference, same
+from strategies import instants, lake_rows, questions, views
+
+from fhir_features.features import FeatureView
+from fhir_features.features.compile import compile_features
+from fhir_features.features.engine import answers, ask, stand_at
+from fhir_features.features.operators import OPERATORS, PATIENT_OPERATORS
+from fhir_features.features.terms import ontologies
+
+INSTANT = pa.timestamp("us", tz="UTC")
+lake = cache(memory_lake)
+Questions = list[tuple[str, str, dt.datetime, dt.datetime]]
+
+
+def ask_engine(rows: LakeRows, view: FeatureView, asked: Questions, **how: Any) -> list[dict[str, Any]]:
+    """The engine's answers, in the order of the questions."""
+    columns = list(zip(*asked, strict=True))
+    table = pa.table(
+        {
+            "question": pa.array(range(len(asked)), pa.int64()),
+            "site": pa.array(columns[0], pa.string()),
+            "patient_id": pa.array(columns[1], pa.string()),
+            "t": pa.array(columns[2], INSTANT),
+            "k": pa.array(columns[3], INSTANT),
+        }
+    )
+    con = lake()
+    refill(con, rows)
+    stand_at(con, ontologies(), 1)
+    ask(con, table)
+    tables = list(answers(con, ontologies(), compile_features(view.features), **how))
+    return pa.concat_tables(tables).sort_by("question").drop_columns("question").to_pylist()
+
+
+@given(lake_rows(), views(), questions())
+def test_every_answer_is_that_of_the_reference(rows: LakeRows, view: FeatureView, asked: Questions) -> None:
+    reference = Reference(rows.tables)
+    answered = ask_engine(rows, view, asked)
+    assert len(answered) == len(asked)
+    for question, answer in zip(asked, answered, strict=True):
+        for feature in view.features:
+            expected = reference.answer(feature, *question)
+            assert same(answer[feature.name], expected), (question, feature, answer[feature.name], expected)
+
+
+@settings(max_examples=50)
+@given(lake_rows(), views(), questions())
+def test_row_order_and_passes_change_no_bit(rows: LakeRows, view: FeatureView, asked: Questions) -> None:
+    shuffled = LakeRows()
+    shuffled.tables = {name: table[::-1] for name, table in rows.tables.items()}
+    assert repr(ask_engine(rows, view, asked)) == repr(ask_engine(shuffled, view, asked, questions_a_pass=1))
+
+
+@given(lake_rows(), views(), questions(), lake_rows(), instants)
+def test_what_becomes_known_after_t_changes_nothing(
+    rows: LakeRows, view: FeatureView, asked: Questions, news: LakeRows, cutoff: dt.datetime
+) -> None:
+    asked = [(site, patient, min(t, cutoff), min(k, cutoff)) for site, patient, t, k in asked]
+    before = repr(ask_engine(rows, view, asked))
+    later = LakeRows()
+    later.tables = {name: list(table) for name, table in rows.tables.items()}
+    shift = dt.timedelta(microseconds=1)
+    for name in ("observations", "conditions", "medication_requests", "encounters", "patients"):
+        for number, row in enumerate(news.tables[name]):
+            known_at = max(row["known_at"], cutoff + shift)
+            later.tables[name].append({**row, "known_at": known_at, "version": f"new-{number}"})
+        for row in rows.tables[name]:
+            later.close(row, cutoff + shift, "entered-in-error")
+    assert repr(ask_engine(later, view, asked)) == before
+
+
+def test_every_operator_is_generated() -> None:
+    seen: set[str] = set()
+
+    @settings(max_examples=200, derandomize=True)
+    @given(views())
+    def collect(view: FeatureView) -> None:
+        seen.update(feature.value.operator for feature in view.features)
+
+    collect()
+    assert seen == {*OPERATORS, *PATIENT_OPERATORS}
