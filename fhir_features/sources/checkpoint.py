@@ -19,6 +19,7 @@ import zstandard
 
 from fhir_features.sources.landing import (
     RECORD,
+    RUN_FOLDERS,
     LandedFile,
     LandedRun,
     Receipt,
@@ -212,7 +213,7 @@ class OpenRun:
 def open_run(source_folder: Path, plan: str) -> OpenRun:
     """The run of a source to go on with: the unfinished one if it was asked the same (`plan`), else a new one."""
     now = dt.datetime.now(UTC)
-    for folder in sorted(path for path in source_folder.iterdir() if path.is_dir()):
+    for folder in sorted(source_folder.glob(RUN_FOLDERS)):
         if (folder / RECORD).exists():
             (folder / CHECKPOINT).unlink(missing_ok=True)
         elif _plan_of(folder) == plan:

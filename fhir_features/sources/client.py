@@ -102,7 +102,7 @@ class Client:
             return None, "no answer in time"
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
             return None, "no connection, or one that broke off,"
-        except requests.RequestException:
+        except (requests.RequestException, ValueError):
             raise SourceNotFhir(
                 f"source '{self._name}': {place_of(url)} is no address, or its answer no HTTP: correct 'base_url'"
             ) from None
@@ -151,25 +151,31 @@ def _origin(url: str) -> tuple[str, str, int]:
 def _authorization(name: str, auth: Auth) -> str | None:
     if auth.kind == "none":
         return None
-    if auth.secret_env is not None:
-        secret = os.environ.get(auth.secret_env, "")
-        where = f"the environment variable {auth.secret_env}"
-    else:
-        assert auth.secret_file is not None
-        secret = auth.secret_file.read_text(encoding="utf-8") if auth.secret_file.is_file() else ""
-        where = f"the file {auth.secret_file}"
-    if not (secret := secret.strip()):
-        raise ConfigError(f"source '{name}': {where} holds no secret: put the secret there, then pull again")
+    secret, where = _secret(auth)
+    if not secret or (auth.kind == "bearer" and not (secret.isascii() and secret.isprintable())):
+        raise ConfigError(f"source '{name}': {where} holds no secret that can be sent: put it there, then pull again")
     if auth.kind == "bearer":
         return f"Bearer {secret}"
     return "Basic " + base64.b64encode(f"{auth.user}:{secret}".encode()).decode()
+
+
+def _secret(auth: Auth) -> tuple[str, str]:
+    """The secret, empty if there is none, and where it was looked for."""
+    if auth.secret_env is not None:
+        return os.environ.get(auth.secret_env, "").strip(), f"the environment variable {auth.secret_env}"
+    assert auth.secret_file is not None
+    try:
+        secret = auth.secret_file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        secret = ""
+    return secret, f"the file {auth.secret_file}"
 
 
 def _pause_s(attempt: int, headers: Mapping[str, str]) -> float:
     # https://www.rfc-editor.org/rfc/rfc9110#field.retry-after: seconds or an HTTP date.
     asked = headers.get("Retry-After", "").strip()
     until = _http_date(asked)
-    if asked.isdigit():
+    if asked.isdecimal():
         pause = float(asked)
     elif until is not None:
         pause = (until - dt.datetime.now(UTC)).total_seconds()
@@ -181,6 +187,6 @@ def _pause_s(attempt: int, headers: Mapping[str, str]) -> float:
 def _http_date(text: str) -> dt.datetime | None:
     try:
         moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

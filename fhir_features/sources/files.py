@@ -19,7 +19,7 @@ from fhir_features.errors import SourceIncomplete, SourceUnreachable
 from fhir_features.sources.checkpoint import OpenRun
 from fhir_features.sources.landing import LandedFile, LandedType, Receipt, sha256_of
 from fhir_features.sources.progress import Progress
-from fhir_features.sources.reading import UnreadableRest, read_lines
+from fhir_features.sources.reading import NOT_JSON, UnreadableRest, read_lines
 
 _BLOCK = 1 << 20
 _FILE_NAME = re.compile(r"[^.].*?(\.(?:ndjson|jsonl|json))(\.gz|\.zst)?", re.IGNORECASE)
@@ -85,7 +85,8 @@ def _found(name: str, folder: Path) -> list[Path]:
         )
 
     found = [Path(root) / file for root, _, files in os.walk(folder, onerror=refuse) for file in files]
-    return sorted(path for path in found if _FILE_NAME.fullmatch(path.name))
+    named = sorted(path for path in found if _FILE_NAME.fullmatch(path.name))
+    return [path for path in named if path.is_file() or path.is_symlink()]
 
 
 def _land(run: OpenRun, path: Path, folder: Path) -> LandedFile:
@@ -94,7 +95,7 @@ def _land(run: OpenRun, path: Path, folder: Path) -> LandedFile:
     original_sha256 = _copy(path, copy, compress=not compression)
     draft = LandedFile(
         name=copy.name,
-        original=str(path.relative_to(folder)),
+        original=os.fsencode(path.relative_to(folder)).decode(errors="replace"),
         format="bundle" if ending == ".json" else "ndjson",
         resource_type=None,
         resources={},
@@ -162,5 +163,5 @@ def _resource_type(line: bytes, format: Literal["ndjson", "bundle"]) -> Any:
             return msgspec.json.decode(line, type=_Resource).resourceType
         resource = msgspec.json.decode(line, type=_Entry).resource
         return resource and resource.resourceType
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return None

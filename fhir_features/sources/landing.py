@@ -18,6 +18,7 @@ from fhir_features.errors import LandingError
 from fhir_features.times import UTC
 
 RECORD = "run.json"
+RUN_FOLDERS = f"{'[0-9]' * 8}T{'[0-9]' * 12}Z"
 _RUN_ID = "%Y%m%dT%H%M%S%fZ"
 
 
@@ -103,7 +104,7 @@ def landed_runs(landing: Path) -> list[LandedRun]:
 
 def runs_of_source(folder: Path) -> list[LandedRun]:
     """The finished runs in one source's folder, in their order. Raises LandingError when a record cannot be read."""
-    return [_read_record(record) for record in sorted(folder.glob(f"*/{RECORD}"))]
+    return [_read_record(record) for record in sorted(folder.glob(f"{RUN_FOLDERS}/{RECORD}"))]
 
 
 def verify_run(run: LandedRun) -> None:

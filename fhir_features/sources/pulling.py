@@ -7,6 +7,7 @@ from __future__ import annotations
 import datetime as dt
 import fcntl
 import importlib.metadata
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from fhir_features.config import Config, Source
-from fhir_features.errors import LakeLocked
+from fhir_features.errors import LakeLocked, LandingError
 from fhir_features.sources.checkpoint import OpenRun, open_run
 from fhir_features.sources.files import files_types, files_warnings, land_files
 from fhir_features.sources.landing import LandedRun, LandedType, runs_of_source
@@ -54,16 +55,28 @@ def pull(config: Config, names: Sequence[str] = (), progress: Progress = silent)
     A source that was pulled before is asked for what changed since; a pull that was interrupted is continued.
 
     Raises UsageError for an unknown source, LakeLocked when another process is pulling it, ConfigError for a secret
-    that is not there, and the Source errors of `fhir_features.errors`. What was landed before an error is kept: for a
+    that is not there, LandingError when the landing cannot be written or an earlier run's record not be read, and the
+    Source errors of `fhir_features.errors`. What was landed before an error is kept: for a
     source that failed it is not a finished run yet, and the next pull goes on from there.
     """
     sources = {name: config.source(name) for name in (names or config.sources)}
-    landing = config.warehouse.path / "landing"
-    return [_pull_source(landing, name, source, progress) for name, source in sources.items()]
+    return [
+        _pull_source(config.warehouse.path / "landing" / name, name, source, progress)
+        for name, source in sources.items()
+    ]
 
 
-def _pull_source(landing: Path, name: str, source: Source, progress: Progress) -> PullSummary:
-    folder = landing / name
+def _pull_source(folder: Path, name: str, source: Source, progress: Progress) -> PullSummary:
+    try:
+        return _pull_into(folder, name, source, progress)
+    except (OSError, sqlite3.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise LandingError(
+            f"source '{name}': its landing {folder} cannot be written ({why}): correct that, then pull again"
+        ) from None
+
+
+def _pull_into(folder: Path, name: str, source: Source, progress: Progress) -> PullSummary:
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, name):
         earlier = runs_of_source(folder)

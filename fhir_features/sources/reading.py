@@ -19,6 +19,8 @@ from fhir_features.sources.landing import LandedFile, Receipt
 _BLOCK = 1 << 20
 _LONGEST_LINE = 128 << 20
 _BOM = b"\xef\xbb\xbf"
+# What decoding raises on bytes that are no JSON, of another shape, or nested beyond what any resource is.
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class UnreadableRest(LandingError):
@@ -111,7 +113,7 @@ def _entries(path: Path) -> Iterator[tuple[int, bytes]]:
         bundle = msgspec.json.decode(b"".join(_blocks(path)).removeprefix(_BOM), type=_Bundle)
     except _Corrupt as corrupt:
         raise _Broken(1, str(corrupt)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         raise _Broken(1, "it is not the JSON of a Bundle") from None
     if bundle.resourceType != "Bundle":
         raise _Broken(1, "it is not a Bundle")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 from fhir_features.config import Source
-from fhir_features.errors import SourceIncomplete
+from fhir_features.errors import SourceIncomplete, SourceNotFhir
 from fhir_features.sources.checkpoint import OpenRun, TypeState
 from fhir_features.sources.client import Client
 from fhir_features.sources.landing import LandedType
@@ -123,7 +123,13 @@ class _Search:
         """A link as it came, made absolute: servers give it whole, from the root of the host, or from the base URL."""
         if re.match(rf"/?{resource_type}([/?]|$)", link):
             return f"{self._base}/{link.lstrip('/')}"
-        return urljoin(page_url, link)
+        try:
+            return urljoin(page_url, link)
+        except ValueError:
+            raise SourceNotFhir(
+                f"source '{self._name}': a page of {resource_type} links on to what is no address: "
+                "tell those who run the server"
+            ) from None
 
 
 def _notice_full_read(state: TypeState, page: Searchset) -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from fhir_features.errors import FhirFeaturesError, SourceIncomplete, SourceNotFhir, SourceRefused
 from fhir_features.sources.client import Answer
+from fhir_features.sources.reading import NOT_JSON
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
 _NEWLINES = bytes.maketrans(b"\r\n", b"  ")
@@ -104,7 +105,7 @@ def _bundle(name: str, answer: Answer) -> _Bundle:
             what = f"{_clean(bundle.resourceType)}{_in_brackets(_issues(body))} and not a Bundle"
         except msgspec.ValidationError:
             what = "JSON that is not a Bundle"
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except NOT_JSON:
             what = "no JSON, or JSON that is cut off,"
     raise SourceNotFhir(
         f"source '{name}': {what} came from {answer.place}: see that 'base_url' is that of a FHIR R4 server "
@@ -146,7 +147,7 @@ def _issues(body: bytes) -> list[tuple[str, str]]:
     """Severity and code of each issue of an OperationOutcome; of anything else, none."""
     try:
         outcome = msgspec.json.decode(body, type=_Outcome)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return []
     if outcome.resourceType != "OperationOutcome":
         return []
@@ -164,7 +165,7 @@ def _in_brackets(issues: Sequence[tuple[str, str]]) -> str:
 def _key(resource: msgspec.Raw) -> _Key:
     try:
         return msgspec.json.decode(resource, type=_Key)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return _Key()
 
 

@@ -17,7 +17,7 @@ import zstandard
 
 from fhir_features.config import Config, load_config
 from fhir_features.errors import LandingError, SourceIncomplete, SourceUnreachable
-from fhir_features.sources import LandedRun, UnreadableRest, landed_runs, pull, read_lines, verify_run
+from fhir_features.sources import LandedRun, UnreadableRest, landed_runs, pull, read_lines, reading, verify_run
 
 SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "synthea_r4"
 PATIENTS = [json.dumps({"resourceType": "Patient", "id": f"p{n}"}).encode() for n in range(3)]
@@ -267,3 +267,65 @@ def test_the_synthea_sample_is_landed_whole(tmp_path):
         "Condition": 330,
         "MedicationRequest": 1423,
     }
+
+
+HOSTILE = [
+    b"[" * 200_000,
+    b'{"resourceType":' * 200_000,
+    b'{"resourceType":"\\ud800"}',
+    b'{"resourceType":"\xff"}',
+    b'{"resourceType":"Patient","id":1e999}',
+    b"\x00" * 100,
+]
+
+
+def test_hostile_lines_are_given_as_they_are(tmp_path):
+    config = configured(tmp_path)
+    (tmp_path / "in" / "a.ndjson").write_bytes(b"\n".join(HOSTILE))
+    assert [line for _, line in lines_of(pulled(config))] == HOSTILE
+
+
+@pytest.mark.parametrize("received", [HOSTILE[0], b'{"resourceType":"Bundle","entry":[' + b"[" * 200_000])
+def test_a_hostile_bundle_is_broken_from_its_first_entry(tmp_path, received):
+    config = configured(tmp_path)
+    (tmp_path / "in" / "a.json").write_bytes(received)
+    read, rest = broken_rest(pulled(config))
+    assert (read, rest.line) == ([], 1)
+
+
+def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_LONGEST_LINE", 1 << 20)
+    config = configured(tmp_path)
+    (tmp_path / "in" / "a.ndjson").write_bytes(PATIENTS[0] + b"\n" + b"x" * (4 << 20))
+    read, rest = broken_rest(pulled(config))
+    assert (read, rest.line) == ([PATIENTS[0]], 2)
+    assert "longer than" in rest.reason
+
+
+def test_names_that_are_no_text_and_files_that_are_no_files(tmp_path):
+    config = configured(tmp_path)
+    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/J\xf6rg.ndjson")).write_bytes(PATIENTS[0])
+    os.mkfifo(tmp_path / "in" / "pipe.ndjson")
+    (tmp_path / "in" / "folder.ndjson").mkdir()
+    (tmp_path / "in" / "._a.ndjson").write_bytes(b"no resource, but what some systems leave")
+    (tmp_path / "in" / "notes.txt").write_text("no resource")
+    run = pulled(config)
+    assert lines_of(run) == [(1, PATIENTS[0])]
+    assert run.files[0].original == "J\N{REPLACEMENT CHARACTER}rg.ndjson"
+
+
+def test_a_landing_that_cannot_be_written_is_one_line(tmp_path):
+    config = configured(tmp_path)
+    (tmp_path / "in" / "a.ndjson").write_bytes(PATIENTS[0])
+    config.warehouse.path.write_text("a file where the warehouse should be")
+    with pytest.raises(LandingError, match=r"^source 'ward': its landing .* cannot be written \(Not a directory\)"):
+        pull(config)
+
+
+def test_a_folder_in_the_landing_that_is_no_run_is_left_alone(tmp_path):
+    config = configured(tmp_path)
+    (tmp_path / "in" / "a.ndjson").write_bytes(PATIENTS[0])
+    notes = config.warehouse.path / "landing" / "ward" / "notes"
+    notes.mkdir(parents=True)
+    pulled(config)
+    assert notes.exists()

@@ -406,8 +406,9 @@ def test_user_and_password_are_sent_to_the_server(server, searching, tmp_path):
     assert server.requests[0].headers["Authorization"] == "Basic amFuZTpww6Rzc3dvcmQ="
 
 
-@pytest.mark.parametrize("auth", ['secret_env = "NOT_SET"', 'secret_file = "not_there"'])
-def test_a_secret_that_is_not_there_is_one_line(server, searching, auth):
+@pytest.mark.parametrize("auth", ['secret_env = "NOT_SET"', 'secret_file = "not_there"', 'secret_file = "two_lines"'])
+def test_a_secret_that_is_not_there_is_one_line(server, searching, auth, tmp_path):
+    (tmp_path / "two_lines").write_text("s3\ncret")
     with pytest.raises(ConfigError, match=r"^source 'ward': the (environment variable|file) .* holds no secret"):
         pull(searching(f'auth = {{ kind = "bearer", {auth} }}'))
     assert server.requests == []
@@ -552,3 +553,38 @@ def test_progress_is_told_for_each_page(server, searching):
     told: list[tuple] = []
     pull(searching(), progress=lambda *what: told.append(what))
     assert told == [("ward", "Patient", 10, 25), ("ward", "Patient", 20, 25), ("ward", "Patient", 25, 25)]
+
+
+@pytest.mark.parametrize("url", ["http://[bad", "http://h:port/x", "http://127.0.0.1:99999/x", "ftp://h/x"])
+@pytest.mark.parametrize("way", ["redirect", "next link"])
+def test_a_link_that_makes_no_sense_is_one_line(server, searching, url, way):
+    if way == "redirect":
+        server.scripted = lambda _: Reply(status=302, headers={"Location": url})
+    else:
+        server.scripted = lambda _: Reply(body=body(link=[{"relation": "next", "url": url}]))
+    with pytest.raises(SourceNotFhir, match=r"^source 'ward': "):
+        pull(searching())
+
+
+@pytest.mark.parametrize("header", ["²", "9" * 400, "Fri, 31 Dec 9999 23:59:59 -1200", "-5"])
+def test_headers_that_make_no_sense_do_no_harm(server, searching, monkeypatch, header):
+    monkeypatch.setattr(client, "LONGEST_PAUSE_S", 0.01)
+    server.resources = patients(3)
+    server.date = header
+    replies = iter([Reply(status=429, headers={"Retry-After": header})])
+    server.scripted = lambda _: next(replies, None)
+    assert landed(pulled(searching())) == server.resources
+
+
+def test_hostile_json_does_no_harm(server, searching):
+    odd = [b'{"resourceType":"Patient","id":"\xff"}', b'{"resourceType":"Patient","id":1e999}', b"{}"]
+    server.scripted = lambda _: Reply(
+        body=b'{"resourceType":"Bundle","entry":[' + b",".join(b'{"resource":' + each + b"}" for each in odd) + b"]}"
+    )
+    config = searching()
+    run = pulled(config)
+    assert [line for _, _, line in read_lines(run.folder, run.files[0])] == odd
+    for hostile in (b"[" * 200_000, b'{"resourceType":"Bundle","entry":[{"resource":' + b"[" * 200_000):
+        server.scripted = lambda _, hostile=hostile: Reply(body=hostile)
+        with pytest.raises(SourceNotFhir):
+            pull(config)
