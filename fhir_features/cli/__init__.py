@@ -1,6 +1,6 @@
 """The command line: parse, call the SDK, print. Each command is a module here, loaded only when it is used.
 
-Data goes to stdout and everything else to stderr. A user's mistake is one line and an exit code (`fhir_features.errors`).
+Data goes to stdout, everything else to stderr. A user's mistake is one line and an exit code (`fhir_features.errors`).
 """
 
 from __future__ import annotations

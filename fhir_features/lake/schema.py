@@ -144,6 +144,7 @@ ENCOUNTERS = Table(
         ("type_code_ids", "BIGINT[]"),
         ("start_at", "TIMESTAMPTZ"),
         ("end_at", "TIMESTAMPTZ"),
+        ("end_latest_at", "TIMESTAMPTZ"),  # the last instant at which it may have ended: diagnoses are coded after it
         ("discharge_disposition", "VARCHAR"),
         *_ORIGIN,
     ),

@@ -1,0 +1,52 @@
+"""`fhir-features normalize`: turn what has landed into event tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import click
+
+from fhir_features.config import load_config
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the summaries as JSON.")
+@click.option(
+    "--max-quarantined",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Exit with 1 when a run has more than N resource versions in quarantine.",
+)
+@click.pass_obj
+def command(config_path: str, as_json: bool, max_quarantined: int | None) -> None:
+    """Normalize every landed run that the lake does not have yet, one commit a run.
+
+    Printed are the counts of each run in resource versions, which balance: received = normalized + quarantined +
+    duplicates + ignored. With --json the same, as a list of {source, run_id, store_seq, received, normalized,
+    quarantined, duplicates, ignored, versions, known_before_effective}.
+    """
+    from fhir_features.normalize import normalize
+    from fhir_features.sources import on_terminal
+
+    with on_terminal() as progress:
+        summaries = normalize(load_config(config_path), progress)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(summary) for summary in summaries], indent=2))
+    else:
+        for s in summaries:
+            counts = f"{s.normalized:,} normalized + {s.quarantined:,} quarantined"
+            print(
+                f"{s.source} {s.run_id}: {s.received:,} received = {counts} + {s.duplicates:,} duplicates "
+                f"+ {s.ignored:,} ignored (commit {s.store_seq})"
+            )
+            for resource_type, versions in s.versions.items():
+                print(f"  {resource_type:<18} {versions:>9,}")
+    if not summaries:
+        print("nothing new has landed", file=sys.stderr)
+    for s in summaries:
+        if s.quarantined:
+            print(f"warning: {s.source} {s.run_id}: {s.quarantined:,} in quarantine", file=sys.stderr)
+    if max_quarantined is not None and any(s.quarantined > max_quarantined for s in summaries):
+        sys.exit(1)

@@ -1,0 +1,280 @@
+"""When did each new version become known, and in how many states (TIME rules 6 to 14, and the table of section C)?
+
+In go the staging and `ordered_versions`; out come `clocks` (row_no, state, known_at, known_at_source), one row a state,
+and `version_clocks` (row_no, known_at, states), one row a version. A witnessed version has one state. A snapshot whose
+elements are revised in place has two: 0 is how it stood from its author time, 1 is as it was received.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import duckdb
+
+from fhir_features.config import Source
+from fhir_features.lake import literal
+from fhir_features.normalize.staging import staged
+from fhir_features.sources import LandedRun
+from fhir_features.times import duration_us
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How the snapshots of one resource type are read; SQL expressions over its staging table and `e`, `p`.
+
+    - `author_at`: the author time; null where the resource states none. `author_source`: what it is called.
+    - `stated_at`: what `reported` falls back to when there is no author time.
+    - `suspect`: whether something in the resource itself says that its content is younger than its author time.
+    - `revises`: whether the resource shows an end state that its first state did not have; `revised_at`: that state's
+      own date, where it has one. `keeps_first`: whether the first state is known even though lastUpdated is late.
+    """
+
+    author_at: str
+    author_source: str
+    stated_at: str
+    suspect: str = "false"
+    revises: str = "false"
+    revised_at: str = "NULL::TIMESTAMPTZ"
+    keeps_first: str = "false"
+    joins: str = ""
+
+
+CLOCKS: dict[str, Clock] = {
+    # Birth date and sex are of always; a death is revised in place. Without a birth date: from before any record.
+    "Patient": Clock(
+        author_at="coalesce(s.birth_first, TIMESTAMPTZ '1900-01-01 00:00:00+00')",
+        author_source="'assumed'",
+        stated_at="s.birth_first",
+        revises="s.deceased IS TRUE",
+        revised_at="s.deceased_at",
+        keeps_first="true",
+    ),
+    "Encounter": Clock(
+        author_at="""CASE
+      WHEN s.status IN ('arrived', 'triaged', 'in-progress', 'onleave', 'finished') THEN s.start_last
+    END""",
+        author_source="'encounter_start'",
+        stated_at="s.start_last",
+        revises="s.status = 'finished' OR s.end_text IS NOT NULL",
+        revised_at="s.end_last",
+        keeps_first="true",
+    ),
+    "Observation": Clock(
+        author_at="""coalesce(
+      s.issued_last, CASE WHEN p.bedside THEN s.effective_last + to_microseconds({bedside_lag}) END
+    )""",
+        author_source="CASE WHEN s.issued_last IS NOT NULL THEN 'issued' ELSE 'bedside' END",
+        stated_at="s.effective_last",
+        suspect="s.status IN ('corrected', 'amended', 'appended')",
+    ),
+    # A late lastUpdated may have changed the code, so the earlier state is not known then.
+    "Condition": Clock(
+        author_at="""CASE
+      WHEN p.encounter_diagnosis AND s.encounter_id IS NOT NULL AND e.ended_at IS NULL THEN NULL
+      WHEN p.encounter_diagnosis AND s.encounter_id IS NOT NULL
+      THEN greatest(s.recorded_last, e.ended_at + to_microseconds({coding_lag}))
+      ELSE s.recorded_last
+    END""",
+        author_source="""CASE
+      WHEN p.encounter_diagnosis AND e.ended_at IS NOT NULL
+        AND (s.recorded_last >= e.ended_at + to_microseconds({coding_lag})) IS NOT TRUE
+      THEN 'encounter_end'
+      ELSE 'recorded_date'
+    END""",
+        stated_at="coalesce(s.recorded_last, s.onset_first)",
+        revises="""coalesce(s.verification_status, '') <> 'entered-in-error' AND (
+      s.clinical_status <> 'active' OR s.verification_status IS NOT NULL OR s.severity_code_id IS NOT NULL
+      OR s.abated)""",
+        revised_at="s.abatement_first",
+        joins="LEFT JOIN encounter_ends e ON e.resource_id = s.encounter_id",
+    ),
+    "MedicationRequest": Clock(
+        author_at="""CASE
+      WHEN s.reported THEN greatest(s.authored_last, coalesce(v.server_at, v.received_at))
+      ELSE s.authored_last
+    END""",
+        author_source="CASE WHEN s.reported THEN 'received' ELSE 'authored_on' END",
+        stated_at="s.authored_last",
+        revises="""s.status IN ('completed', 'stopped', 'cancelled', 'on-hold')
+      OR (s.status IN ('active', 'unknown') AND s.bounds_end IS NOT NULL)""",
+        revised_at="s.bounds_end",
+        keeps_first="s.status NOT IN ('draft', 'entered-in-error')",
+    ),
+}
+
+# The end of an encounter, as the latest version of it that is held or has come in this run has it. A date is over at
+# its last instant.
+_ENCOUNTER_ENDS = """
+CREATE TEMP TABLE encounter_ends AS
+WITH ends AS (
+  SELECT v.resource_id, s.end_last AS ended_at, coalesce(v.last_updated, v.received_at) AS began_at, 1 AS is_new
+  FROM staged_encounters s
+  JOIN new_versions v USING (row_no)
+  UNION ALL
+  SELECT h.resource_id, h.end_latest_at, coalesce(v.last_updated, v.received_at), 0
+  FROM lake.encounters h
+  JOIN lake.versions v USING (site, resource_id, version)
+  SEMI JOIN staged_conditions c ON c.encounter_id = h.resource_id
+  WHERE h.site = {site} AND h.state = 1 AND v.resource_type = 'Encounter'
+)
+SELECT resource_id, arg_max_null(ended_at, (began_at, is_new)) AS ended_at
+FROM ends
+GROUP BY resource_id"""
+
+# server_at: lastUpdated where it is the server's own clock.
+_SNAPSHOTS = """
+CREATE OR REPLACE TEMP VIEW new_clocks AS
+SELECT
+  row_no,
+  resource_type,
+  outcome,
+  witnessed,
+  received_at,
+  CASE WHEN {trusted} AND (last_updated >= {migrated_before}) IS NOT FALSE THEN last_updated END AS server_at
+FROM ordered_versions
+WHERE row_no IS NOT NULL"""
+
+_KNOWN = """
+INSERT INTO clocks
+WITH read AS (
+  SELECT DISTINCT ON (v.row_no)
+    v.*,
+    p.policy,
+    {author_at} AS author_at,
+    {author_source} AS author_source,
+    {stated_at} AS stated_at,
+    {suspect} AS suspect,
+    ({revises}) IS TRUE AS revises,
+    {revised_at} AS revised_at,
+    ({keeps_first}) IS TRUE AS keeps_first,
+    coalesce(v.server_at, v.received_at) AS held_at,
+    CASE WHEN v.server_at IS NULL THEN 'received' ELSE 'last_updated' END AS held_source
+  FROM {table} s
+  JOIN new_clocks v ON v.row_no = s.row_no AND v.outcome = 'normalized'
+  JOIN policies p ON p.resource_type = '{resource_type}' AND p.categories = {categories}
+  {joins}
+),
+judged AS (
+  SELECT
+    *,
+    coalesce(suspect OR server_at > author_at + to_microseconds({tolerance}), false) AS suspected,
+    coalesce(held_at > author_at, true) AS held_later
+  FROM read
+),
+first_known AS (
+  SELECT
+    *,
+    CASE
+      WHEN policy = 'received' THEN received_at
+      WHEN witnessed THEN held_at
+      WHEN policy = 'server' THEN held_at
+      WHEN policy = 'latest' THEN coalesce(greatest(author_at, server_at), received_at)
+      WHEN policy = 'reported' THEN coalesce(author_at, stated_at, held_at)
+      WHEN author_at IS NULL THEN held_at
+      WHEN suspected AND NOT keeps_first THEN greatest(author_at, held_at)
+      ELSE author_at
+    END AS first_at,
+    CASE
+      WHEN policy = 'received' THEN 'received'
+      WHEN witnessed OR policy = 'server' THEN held_source
+      WHEN policy = 'latest' AND author_at IS NULL THEN held_source
+      WHEN policy = 'latest' THEN CASE WHEN server_at > author_at THEN 'last_updated' ELSE author_source END
+      WHEN policy = 'reported' AND (author_at IS NULL OR suspected) THEN 'assumed'
+      WHEN author_at IS NULL THEN held_source
+      WHEN suspected AND NOT keeps_first AND held_later AND policy = 'default' THEN held_source
+      ELSE author_source
+    END AS first_source,
+    least(greatest(revised_at, held_at), received_at) AS last_at
+  FROM judged
+),
+capped AS (
+  SELECT * REPLACE (
+    least(first_at, received_at) AS first_at,
+    CASE WHEN first_at > received_at THEN 'received' ELSE first_source END AS first_source
+  )
+  FROM first_known
+),
+stated AS (
+  SELECT *, revises AND NOT witnessed AND policy = 'default' AND last_at > first_at AS two
+  FROM capped
+)
+SELECT row_no, 1, CASE WHEN two THEN last_at ELSE first_at END, CASE WHEN two THEN held_source ELSE first_source END
+FROM stated
+UNION ALL
+SELECT row_no, 0, first_at, first_source
+FROM stated
+WHERE two"""
+
+
+def read_clocks(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source) -> None:
+    """Make `clocks` and `version_clocks` for all new versions of a run."""
+    migrated = literal(source.migrated_before.isoformat()) if source.migrated_before else "NULL"
+    trusted = "true" if source.trust_last_updated else "false"
+    con.execute(_SNAPSHOTS.format(trusted=trusted, migrated_before=f"{migrated}::TIMESTAMPTZ"))
+    con.execute(_ENCOUNTER_ENDS.format(site=literal(run.site)))
+    con.execute(
+        "CREATE TEMP TABLE clocks (row_no BIGINT, state UTINYINT, known_at TIMESTAMPTZ, known_at_source VARCHAR)"
+    )
+    _read_policies(con, source)
+    lags = {"bedside_lag": _lag(source.bedside_lag), "coding_lag": _lag(source.coding_lag)}
+    for resource_type, clock in CLOCKS.items():
+        con.execute(known_sql(resource_type, clock, lags, duration_us(source.tolerance)))
+    con.execute("""
+CREATE TEMP TABLE version_clocks AS
+WITH normalized AS (
+  SELECT row_no, max(known_at) FILTER (WHERE state = 1) AS known_at, count(*)::UTINYINT AS states
+  FROM clocks
+  GROUP BY row_no
+)
+SELECT
+  n.row_no,
+  coalesce(c.known_at, least(n.server_at, n.received_at), n.received_at) AS known_at,
+  coalesce(c.states, 0)::UTINYINT AS states
+FROM new_clocks n
+LEFT JOIN normalized c USING (row_no)""")
+
+
+def known_sql(resource_type: str, clock: Clock, lags: dict[str, int], tolerance_us: int) -> str:
+    """The statement that fills `clocks` for one resource type."""
+    has_categories = resource_type in ("Observation", "Condition", "MedicationRequest")
+    return _KNOWN.format(
+        table=staged(resource_type),
+        resource_type=resource_type,
+        categories="s.categories" if has_categories else "[]::VARCHAR[]",
+        tolerance=tolerance_us,
+        author_at=clock.author_at.format(**lags),
+        author_source=clock.author_source.format(**lags),
+        stated_at=clock.stated_at,
+        suspect=clock.suspect,
+        revises=clock.revises,
+        revised_at=clock.revised_at,
+        keeps_first=clock.keeps_first,
+        joins=clock.joins,
+    )
+
+
+def _lag(text: str) -> int:
+    return 0 if text == "0" else duration_us(text)
+
+
+def _read_policies(con: duckdb.DuckDBPyConnection, source: Source) -> None:
+    """`policies`: what the configuration says for each combination of categories that occurs."""
+    con.execute("""
+CREATE TEMP TABLE policies (
+  resource_type VARCHAR, categories VARCHAR[], policy VARCHAR, bedside BOOLEAN, encounter_diagnosis BOOLEAN)""")
+    for resource_type in CLOCKS:
+        combinations: list[tuple[list[str]]] = [([],)]
+        if resource_type in ("Observation", "Condition", "MedicationRequest"):
+            combinations = con.execute(f"SELECT DISTINCT categories FROM {staged(resource_type)}").fetchall()
+        for (categories,) in combinations:
+            bedside = any(category in source.bedside for category in categories)
+            setting = categories or [source.condition_category]
+            row = (resource_type, categories, _policy(source, resource_type, categories), bedside)
+            con.execute("INSERT INTO policies VALUES (?, ?, ?, ?, ?)", [*row, "encounter-diagnosis" in setting])
+
+
+def _policy(source: Source, resource_type: str, categories: list[str]) -> str:
+    """The policy of the first category that has one of its own, else that of the type."""
+    general = source.known_at_policy(resource_type)
+    specific = (source.known_at_policy(resource_type, category) for category in categories)
+    return next((policy for policy in specific if policy != general), general)

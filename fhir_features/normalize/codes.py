@@ -1,0 +1,58 @@
+"""The dictionaries of distinct CodeableConcepts and units: what a source wrote in, a 64-bit id out.
+
+An id is the hash of the content, so that two runs, two sites and two stores give the same id to the same codings.
+A dictionary remembers what it has seen in this run; whether the store has it too is decided at the commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterable
+
+import msgspec
+
+from fhir_features.normalize.structs import CodeableConcept, Coding, Quantity
+
+CodingRow = tuple[int, int, str | None, str | None, str | None, str | None, bool | None]
+UnitRow = tuple[int, str | None, str | None, str | None]
+
+
+def content_id(content: object) -> int:
+    """The first 64 bits of BLAKE2b over the JSON of a value, as a signed integer."""
+    digest = hashlib.blake2b(msgspec.json.encode(content, order="sorted"), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+class Dictionary:
+    """The codings and units that a run has met."""
+
+    def __init__(self) -> None:
+        self._ids: dict[Hashable, int] = {}
+        self.codings: list[CodingRow] = []
+        self.units: list[UnitRow] = []
+
+    def code_id(self, concept: CodeableConcept | None) -> int | None:
+        """The id of a concept's codings; null for one that has none. Its free text is not part of it."""
+        if concept is None or not concept.coding:
+            return None
+        return self.codings_id(concept.coding)
+
+    def codings_id(self, codings: Iterable[Coding]) -> int:
+        """The id of some codings, in their order."""
+        key = tuple((c.system, c.code, c.version, c.display, c.user_selected) for c in codings)
+        known = self._ids.get(key)
+        if known is None:
+            known = self._ids[key] = content_id(key)
+            self.codings.extend((known, ordinal, *coding) for ordinal, coding in enumerate(key))
+        return known
+
+    def unit_id(self, quantity: Quantity | None) -> int | None:
+        """The id of a quantity's unit, as (system, code, unit); null for one that has none."""
+        if quantity is None or (quantity.code is None and quantity.unit is None):
+            return None
+        key = (quantity.system, quantity.code, quantity.unit)
+        known = self._ids.get(key)
+        if known is None:
+            known = self._ids[key] = content_id(key)
+            self.units.append((known, *key))
+        return known

@@ -1,0 +1,84 @@
+"""The dictionaries of the store and what they mean: new codings and units in, their rows and resolutions out.
+
+Only what the store does not have yet is written. Under a new ontology lock the dictionaries, which have thousands of
+rows, are resolved again; the event tables, which have millions, are not touched.
+"""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+
+from fhir_features.errors import LakeError
+from fhir_features.normalize.codes import Dictionary
+from fhir_features.normalize.staging import arrow_table
+from fhir_features.ontology import Ontologies
+
+_CODINGS = (
+    ("code_id", pa.int64()),
+    ("ordinal", pa.int16()),
+    ("system", pa.string()),
+    ("code", pa.string()),
+    ("version", pa.string()),
+    ("display", pa.string()),
+    ("user_selected", pa.bool_()),
+)
+_UNITS = (("unit_id", pa.int64()), ("system", pa.string()), ("code", pa.string()), ("unit", pa.string()))
+
+
+def _left(table: str, key: str, resolution: str) -> str:
+    resolved = f"SELECT {key} FROM lake.{resolution} WHERE lock_id = ?"
+    return f"SELECT *\nFROM lake.{table}\nANTI JOIN ({resolved}) r USING ({key})"
+
+
+# What was not resolved under a lock.
+_CODINGS_LEFT = _left("codings", "code_id", "resolution")
+_UNITS_LEFT = _left("units", "unit_id", "unit_resolution")
+
+
+def insert_dictionary(con: duckdb.DuckDBPyConnection, dictionary: Dictionary, store_seq: int) -> None:
+    """Insert the codings and units that the lake lacks. Raises LakeError when an id already means something else."""
+    for name, key, columns, rows in (
+        ("codings", ("code_id", "ordinal"), _CODINGS, sorted(dictionary.codings, key=lambda row: row[:2])),
+        ("units", ("unit_id",), _UNITS, sorted(dictionary.units, key=lambda row: row[0])),
+    ):
+        con.register("met", arrow_table(columns, rows))
+        content = [column for column, _ in columns if column not in key]
+        differs = " OR ".join(f"m.{column} IS DISTINCT FROM h.{column}" for column in content)
+        clash = con.execute(
+            f"SELECT any_value({key[0]}) FROM met m JOIN lake.{name} h USING ({', '.join(key)}) WHERE {differs}"
+        )
+        if (found := clash.fetchone()) and found[0] is not None:
+            raise LakeError(f"two different {name} have the id {found[0]}: report this, nothing was written")
+        con.execute(f"INSERT INTO lake.{name}\nSELECT *, {store_seq}\nFROM met\nANTI JOIN lake.{name} USING ({key[0]})")
+        con.unregister("met")
+
+
+def unresolved(con: duckdb.DuckDBPyConnection, ontologies: Ontologies) -> bool:
+    """Whether the lake holds codings or units that were not resolved under the lock."""
+    row = con.execute(f"SELECT EXISTS ({_CODINGS_LEFT}) OR EXISTS ({_UNITS_LEFT})", [ontologies.lock_id] * 2)
+    found = row.fetchone()
+    return bool(found and found[0])
+
+
+def insert_resolution(con: duckdb.DuckDBPyConnection, ontologies: Ontologies, store_seq: int) -> None:
+    """Resolve under the lock what of the dictionaries was not resolved under it, and insert the answers."""
+    codings = con.execute(f"{_CODINGS_LEFT}\nORDER BY code_id, ordinal", [ontologies.lock_id])
+    resolved = ontologies.resolve_dictionary(codings.to_arrow_table().drop_columns(["store_seq"]))
+    con.register("resolved", resolved)
+    con.execute(
+        f"""
+INSERT INTO lake.resolution
+SELECT ?, code_id, valid_from, valid_to, rank, system, code, display, status, via, flags, {store_seq}
+FROM resolved
+ORDER BY code_id, valid_from, rank""",
+        [ontologies.lock_id],
+    )
+    con.unregister("resolved")
+    units = con.execute(f"{_UNITS_LEFT}\nORDER BY unit_id", [ontologies.lock_id]).fetchall()
+    rows = [
+        (ontologies.lock_id, unit_id, ontologies.units.ucum(system, code, unit), store_seq)
+        for unit_id, system, code, unit, _ in units
+    ]
+    if rows:
+        con.executemany("INSERT INTO lake.unit_resolution VALUES (?, ?, ?, ?)", rows)

@@ -1,0 +1,178 @@
+"""The rows of the event tables: staging, order and clocks in, INSERTs into the lake out.
+
+State 0 of a snapshot shows the elements that are revised in place as they stood first (TIME rule 9): a condition as
+present, an order as ordered, an encounter as in progress, a patient as alive.
+"""
+
+from __future__ import annotations
+
+import duckdb
+
+from fhir_features.lake import EVENT_TABLES, bucket_sql, identifier, literal
+from fhir_features.normalize.staging import staged
+from fhir_features.sources import LandedRun
+
+
+def _revised(column: str, first: str = "NULL") -> str:
+    return f"CASE WHEN c.state = 0 THEN {first} ELSE s.{column} END"
+
+
+def _at_age(element: str) -> str:
+    age = f"to_months(s.{element}_months::INTEGER) + to_days(s.{element}_days::INTEGER)"
+    return f"timezone({{zone}}, b.birth_date + {age})"
+
+
+# What is not simply the staging's column of the same name.
+_EXPRESSIONS: dict[str, dict[str, str]] = {
+    "Patient": {
+        "effective_at": "c.known_at",
+        "effective_text": "s.birth_text",
+        "effective_precision": "NULL",
+        "encounter_id": "NULL",
+        "birth_date": "instant_day(s.birth_text)",
+        "deceased": _revised("deceased", "false"),
+        "deceased_at": _revised("deceased_at"),
+    },
+    "Encounter": {
+        "effective_at": "coalesce(s.start_first, c.known_at)",
+        "effective_text": "s.start_text",
+        "effective_precision": "coalesce(s.effective_precision, 'derived')",
+        "encounter_id": "v.resource_id",
+        "status": _revised("status", "'in-progress'"),
+        "start_at": "s.start_first",
+        "end_at": _revised("end_first"),
+        "end_latest_at": _revised("end_last"),
+        "discharge_disposition": _revised("discharge_disposition"),
+    },
+    "Observation": {
+        "effective_at": "coalesce(s.effective_first, s.issued_first, c.known_at)",
+        "effective_precision": "coalesce(s.effective_precision, 'derived')",
+    },
+    "Condition": {
+        "effective_at": f"coalesce(s.onset_first, {_at_age('onset')}, e.start_at, s.recorded_first, c.known_at)",
+        "effective_text": "s.onset_text",
+        "effective_precision": "coalesce(s.onset_precision, 'derived')",
+        # A condition that states its clinical status was active when it was recorded.
+        "clinical_status": _revised("clinical_status", "CASE WHEN s.clinical_status IS NOT NULL THEN 'active' END"),
+        "verification_status": _revised("verification_status"),
+        "severity_code_id": _revised("severity_code_id"),
+        "abatement_at": f"CASE WHEN c.state = 1 THEN coalesce(s.abatement_first, {_at_age('abatement')}) END",
+        "abatement_text": _revised("abatement_text"),
+        "recorded_at": "s.recorded_last",
+    },
+    "MedicationRequest": {
+        "effective_at": "coalesce(s.bounds_start, s.authored_first, c.known_at)",
+        "effective_text": "coalesce(s.bounds_start_text, s.authored_text)",
+        "effective_precision": "coalesce(s.bounds_precision, s.authored_precision, 'derived')",
+        "status": _revised("status", "'active'"),
+        "authored_at": "s.authored_first",
+        "bounds_end": _revised("bounds_end"),
+    },
+}
+
+_SHARED = {
+    "patient_id": "v.patient_id",
+    "resource_id": "v.resource_id",
+    "version": "v.version",
+    "state": "c.state",
+    "known_at": "c.known_at",
+    "known_at_source": "c.known_at_source",
+}
+
+_JOINS = {
+    # An Age needs the birth date; an encounter diagnosis without an onset is of its encounter's start.
+    "Condition": """
+LEFT JOIN birth_dates b ON b.patient_id = v.patient_id
+LEFT JOIN encounter_starts e ON e.resource_id = s.encounter_id AND p.encounter_diagnosis
+""",
+}
+
+
+def insert_events(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int, zone: str, buckets: int) -> None:
+    """Insert the rows of all new versions, their closings and their entries of the index."""
+    for resource_type in EVENT_TABLES:
+        con.execute(event_sql(resource_type, run, store_seq, zone, buckets))
+    origin = f"{literal(run.source)}, {literal(run.run_id)}, {store_seq}"
+    bucket = bucket_sql(literal(run.site), "v.patient_id", buckets)
+    con.execute(f"""
+INSERT INTO lake.medications
+SELECT {literal(run.site)}, v.resource_id, v.version, s.code_id, s.code_text, {origin}
+FROM staged_medications s
+JOIN new_versions v USING (row_no)
+WHERE v.outcome = 'normalized'
+ORDER BY ALL""")
+    con.execute(f"""
+INSERT INTO lake.versions
+SELECT {literal(run.site)}, v.resource_type, v.resource_id, v.version, v.outcome, {bucket}, v.patient_id,
+  k.states, k.known_at, v.last_updated, v.version_number, v.received_at, v.content_hash, {origin}
+FROM new_versions v
+JOIN version_clocks k USING (row_no)
+ORDER BY v.resource_type, v.resource_id, v.version""")
+    con.execute(f"""
+INSERT INTO lake.closings
+SELECT {literal(run.site)}, bucket, patient_id, resource_type, resource_id, version, state, closed_at, reason,
+  closed_by, {store_seq}
+FROM new_closings
+ORDER BY bucket, resource_type, patient_id, resource_id, version, state""")
+
+
+def event_sql(resource_type: str, run: LandedRun, store_seq: int, zone: str, buckets: int) -> str:
+    """The statement that inserts the event rows of one resource type, whose wall-clock times are of `zone`."""
+    table = EVENT_TABLES[resource_type]
+    expressions = {
+        "site": literal(run.site),
+        "bucket": bucket_sql(literal(run.site), "v.patient_id", buckets),
+        "source": literal(run.source),
+        "run_id": literal(run.run_id),
+        "store_seq": str(store_seq),
+        **_SHARED,
+        **_EXPRESSIONS[resource_type],
+    }
+    columns = ",\n  ".join(f"{expressions.get(name, f's.{name}')} AS {identifier(name)}" for name in table.names)
+    columns = columns.replace("{zone}", literal(zone))
+    joins = _JOINS.get(resource_type, "")
+    if joins:
+        joins = f"JOIN policies p ON p.resource_type = '{resource_type}' AND p.categories = s.categories{joins}"
+    return f"""
+INSERT INTO lake.{table.name}
+SELECT
+  {columns}
+FROM {staged(resource_type)} s
+JOIN new_versions v USING (row_no)
+JOIN clocks c USING (row_no)
+{joins}
+ORDER BY {", ".join(identifier(name) for name in table.sort)}"""
+
+
+def create_event_context(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
+    """`birth_dates` and `encounter_starts`: what conditions take from their patient and encounter, newest last."""
+    con.execute(f"""
+CREATE TEMP TABLE birth_dates AS
+WITH births AS (
+  SELECT v.patient_id, instant_day(s.birth_text) AS birth_date, v.received_at, 1 AS is_new
+  FROM staged_patients s
+  JOIN new_versions v USING (row_no)
+  UNION ALL
+  SELECT patient_id, birth_date, known_at, 0
+  FROM lake.patients
+  WHERE site = {literal(run.site)}
+)
+SELECT patient_id, arg_max(birth_date, (is_new, received_at)) AS birth_date
+FROM births
+SEMI JOIN (SELECT v.patient_id FROM staged_conditions JOIN new_versions v USING (row_no)) USING (patient_id)
+GROUP BY patient_id""")
+    con.execute(f"""
+CREATE TEMP TABLE encounter_starts AS
+WITH starts AS (
+  SELECT v.resource_id, s.start_first AS start_at, v.received_at, 1 AS is_new
+  FROM staged_encounters s
+  JOIN new_versions v USING (row_no)
+  UNION ALL
+  SELECT resource_id, start_at, known_at, 0
+  FROM lake.encounters
+  WHERE site = {literal(run.site)}
+)
+SELECT resource_id, arg_max(start_at, (is_new, received_at)) AS start_at
+FROM starts
+SEMI JOIN staged_conditions c ON c.encounter_id = starts.resource_id
+GROUP BY resource_id""")

@@ -1,0 +1,365 @@
+"""One resource in, the raw rows of its event table out: plain tuples, instants still as text.
+
+Each resource type has the columns of its raw rows (name and Arrow type) and a function that fills them. What makes a
+resource unusable as a whole is raised as `Unusable`, with the rule, the JSON path and a reason free of patient data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from fhir_features.normalize import structs as fhir
+from fhir_features.normalize.codes import Dictionary
+from fhir_features.normalize.elements import Unusable, code, codes, days, local_id, moment, one_of
+
+Row = tuple[Any, ...]
+
+_INT, _SMALL, _TEXT, _NUMBER, _FLAG = pa.int64(), pa.int16(), pa.string(), pa.float64(), pa.bool_()
+_TEXTS = pa.list_(pa.string())
+
+OBSERVATION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("row_no", _INT),
+    ("component", _SMALL),
+    ("status", _TEXT),
+    ("effective_text", _TEXT),
+    ("effective_path", _TEXT),
+    ("issued_text", _TEXT),
+    ("encounter_id", _TEXT),
+    ("categories", _TEXTS),
+    ("method_code_id", _INT),
+    ("body_site_code_id", _INT),
+    ("device_id", _TEXT),
+    ("derived_from", _TEXTS),
+    ("code_id", _INT),
+    ("code_text", _TEXT),
+    ("value_type", _TEXT),
+    ("value_number", _NUMBER),
+    ("value_comparator", _TEXT),
+    ("unit_id", _INT),
+    ("value_code_id", _INT),
+    ("value_string", _TEXT),
+    ("value_boolean", _FLAG),
+    ("value_start_text", _TEXT),
+    ("value_end_text", _TEXT),
+    ("value_low", _NUMBER),
+    ("value_high", _NUMBER),
+    ("value_json", _TEXT),
+    ("absent_reason", _TEXT),
+    ("interpretations", _TEXTS),
+    ("reference_low", _NUMBER),
+    ("reference_high", _NUMBER),
+    ("reference_text", _TEXT),
+)
+CONDITION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("row_no", _INT),
+    ("encounter_id", _TEXT),
+    ("code_id", _INT),
+    ("code_text", _TEXT),
+    ("categories", _TEXTS),
+    ("clinical_status", _TEXT),
+    ("verification_status", _TEXT),
+    ("severity_code_id", _INT),
+    ("onset_text", _TEXT),
+    ("onset_path", _TEXT),
+    ("onset_months", _INT),
+    ("onset_days", _INT),
+    ("abatement_text", _TEXT),
+    ("abatement_path", _TEXT),
+    ("abatement_months", _INT),
+    ("abatement_days", _INT),
+    ("abated", _FLAG),
+    ("recorded_text", _TEXT),
+)
+MEDICATION_REQUEST_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("row_no", _INT),
+    ("encounter_id", _TEXT),
+    ("status", _TEXT),
+    ("code_id", _INT),
+    ("code_text", _TEXT),
+    ("categories", _TEXTS),
+    ("intent", _TEXT),
+    ("medication_id", _TEXT),
+    ("authored_text", _TEXT),
+    ("bounds_start_text", _TEXT),
+    ("bounds_end_text", _TEXT),
+    ("dosage_days", _NUMBER),
+    ("supply_days", _NUMBER),
+    ("repeats", pa.int32()),
+    ("dose", _NUMBER),
+    ("dose_unit_id", _INT),
+    ("do_not_perform", _FLAG),
+    ("reported", _FLAG),
+)
+ENCOUNTER_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("row_no", _INT),
+    ("status", _TEXT),
+    ("class_system", _TEXT),
+    ("class_code", _TEXT),
+    ("type_code_ids", pa.list_(_INT)),
+    ("start_text", _TEXT),
+    ("end_text", _TEXT),
+    ("discharge_disposition", _TEXT),
+)
+PATIENT_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("row_no", _INT),
+    ("birth_text", _TEXT),
+    ("sex", _TEXT),
+    ("deceased", _FLAG),
+    ("deceased_text", _TEXT),
+    ("replaced_by", _TEXTS),
+    ("replaces", _TEXTS),
+)
+MEDICATION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (("row_no", _INT), ("code_id", _INT), ("code_text", _TEXT))
+
+# Required bindings of FHIR R4; `appended` is kept for Observations that come from R5 systems.
+_OBSERVATION_STATUS = frozenset(
+    "registered preliminary final amended corrected appended cancelled entered-in-error unknown".split()
+)
+_ORDER_STATUS = frozenset("active on-hold cancelled completed entered-in-error stopped draft unknown".split())
+_ORDER_INTENT = frozenset("proposal plan order original-order reflex-order filler-order instance-order option".split())
+_ENCOUNTER_STATUS = frozenset(
+    "planned arrived triaged in-progress onleave finished cancelled entered-in-error unknown".split()
+)
+_COMPARATORS = frozenset({None, "<", "<=", ">=", ">"})
+
+
+def observation_rows(o: fhir.Observation, row_no: int, dictionary: Dictionary) -> list[Row]:
+    """The row of an Observation's own value, then one a component."""
+    one_of("status", o.status, _OBSERVATION_STATUS)
+    if o.code is None:
+        raise Unusable("required", "$.code", "it has no code")
+    effective_text, effective_path = _effective(o)
+    shared = (
+        o.status,
+        effective_text,
+        effective_path,
+        o.issued,
+        local_id(o.encounter, "Encounter"),
+        codes(o.category),
+        dictionary.code_id(o.method),
+        dictionary.code_id(o.body_site),
+        local_id(o.device, "Device"),
+        [r.reference for r in (*o.has_member, *o.derived_from) if r.reference],
+    )
+    rows = [(row_no, 0, *shared, *_valued(o, "$", dictionary))]
+    for number, component in enumerate(o.component, start=1):
+        path = f"$.component[{number - 1}]"
+        if component.modifier_extension:
+            raise Unusable("modifier-extension", f"{path}.modifierExtension", "a modifier extension is not understood")
+        rows.append((row_no, number, *shared, *_valued(component, path, dictionary)))
+    return rows
+
+
+def condition_rows(c: fhir.Condition, row_no: int, dictionary: Dictionary) -> list[Row]:
+    """The one row of a Condition."""
+    onset = moment("onset", c.onset_date_time, c.onset_period, c.onset_age, c.onset_range)
+    abatement = moment("abatement", c.abatement_date_time, c.abatement_period, c.abatement_age, c.abatement_range)
+    abated = c.abatement_string is not None or any(part is not None for part in abatement)
+    row = (
+        row_no,
+        local_id(c.encounter, "Encounter"),
+        dictionary.code_id(c.code),
+        c.code.text if c.code else None,
+        codes(c.category),
+        code(c.clinical_status),
+        code(c.verification_status),
+        dictionary.code_id(c.severity),
+        *onset,
+        *abatement,
+        abated,
+        c.recorded_date,
+    )
+    return [row]
+
+
+def medication_request_rows(m: fhir.MedicationRequest, row_no: int, dictionary: Dictionary) -> list[Row]:
+    """The one row of a MedicationRequest, with the code of its medication where the order itself has it."""
+    one_of("status", m.status, _ORDER_STATUS)
+    one_of("intent", m.intent, _ORDER_INTENT)
+    if any(dosage.modifier_extension for dosage in m.dosage_instruction):
+        raise Unusable("modifier-extension", "$.dosageInstruction", "a modifier extension is not understood")
+    medication = m.medication_codeable_concept or _contained_medication(m)
+    repeats = [d.timing.repeat for d in m.dosage_instruction if d.timing and d.timing.repeat]
+    periods = [r.bounds_period for r in repeats if r.bounds_period]
+    lengths = [days(r.bounds_duration) or days(r.bounds_range.high if r.bounds_range else None) for r in repeats]
+    doses = [rate.dose_quantity for d in m.dosage_instruction for rate in d.dose_and_rate if rate.dose_quantity]
+    dispense = m.dispense_request or fhir.DispenseRequest()
+    row = (
+        row_no,
+        local_id(m.encounter, "Encounter"),
+        m.status,
+        dictionary.code_id(medication),
+        medication.text if medication else None,
+        codes(m.category),
+        m.intent,
+        local_id(m.medication_reference, "Medication"),
+        m.authored_on,
+        periods[0].start if periods else None,
+        periods[-1].end if periods else None,
+        max((length for length in lengths if length is not None), default=None),
+        days(dispense.expected_supply_duration),
+        dispense.number_of_repeats_allowed,
+        doses[0].value if doses else None,
+        dictionary.unit_id(doses[0]) if doses else None,
+        bool(m.do_not_perform),
+        bool(m.reported_boolean) or m.reported_reference is not None,
+    )
+    return [row]
+
+
+def encounter_rows(e: fhir.Encounter, row_no: int, dictionary: Dictionary) -> list[Row]:
+    """The one row of an Encounter."""
+    one_of("status", e.status, _ENCOUNTER_STATUS)
+    period = e.period or fhir.Period()
+    disposition = e.hospitalization.discharge_disposition if e.hospitalization else None
+    row = (
+        row_no,
+        e.status,
+        e.class_.system if e.class_ else None,
+        e.class_.code if e.class_ else None,
+        [code_id for code_id in map(dictionary.code_id, e.type) if code_id is not None],
+        period.start,
+        period.end,
+        code(disposition),
+    )
+    return [row]
+
+
+def patient_rows(p: fhir.Patient, row_no: int, dictionary: Dictionary) -> list[Row]:
+    """The one row of a Patient."""
+    deceased = True if p.deceased_date_time is not None else p.deceased_boolean
+    links = [(link.type, local_id(link.other, "Patient")) for link in p.link]
+    row = (
+        row_no,
+        p.birth_date,
+        p.gender,
+        deceased,
+        p.deceased_date_time,
+        [other for kind, other in links if kind == "replaced-by" and other],
+        [other for kind, other in links if kind == "replaces" and other],
+    )
+    return [row]
+
+
+def medication_rows(m: fhir.Medication, row_no: int, dictionary: Dictionary) -> list[Row]:
+    """The one row of a Medication."""
+    return [(row_no, dictionary.code_id(m.code), m.code.text if m.code else None)]
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """The raw rows of one resource type: their columns, and what makes them."""
+
+    columns: tuple[tuple[str, pa.DataType], ...]
+    rows: Callable[[Any, int, Dictionary], list[Row]]
+
+
+# In the order in which a run is normalized: what others point to comes first.
+RAW_TABLES: dict[str, RawTable] = {
+    "Patient": RawTable(PATIENT_COLUMNS, patient_rows),
+    "Encounter": RawTable(ENCOUNTER_COLUMNS, encounter_rows),
+    "Medication": RawTable(MEDICATION_COLUMNS, medication_rows),
+    "Observation": RawTable(OBSERVATION_COLUMNS, observation_rows),
+    "Condition": RawTable(CONDITION_COLUMNS, condition_rows),
+    "MedicationRequest": RawTable(MEDICATION_REQUEST_COLUMNS, medication_request_rows),
+}
+
+
+def _effective(o: fhir.Observation) -> tuple[str | None, str | None]:
+    period = o.effective_period or fhir.Period()
+    timing = o.effective_timing.event if o.effective_timing else []
+    choices = (
+        (o.effective_date_time, "$.effectiveDateTime"),
+        (o.effective_instant, "$.effectiveInstant"),
+        (period.end, "$.effectivePeriod.end"),
+        (period.start, "$.effectivePeriod.start"),
+        (timing[0] if timing else None, "$.effectiveTiming.event[0]"),
+    )
+    return next(((text, path) for text, path in choices if text is not None), (None, None))
+
+
+def _valued(v: fhir.Valued, path: str, dictionary: Dictionary) -> Row:
+    """The columns from code_id on: what the Observation itself and a component share."""
+    value_type = _value_type(v, path)
+    quantity = v.value_quantity
+    if quantity is not None and quantity.comparator not in _COMPARATORS:
+        raise Unusable("code", f"{path}.valueQuantity.comparator", "its comparator is none of FHIR R4's")
+    number = quantity.value if quantity else v.value_integer
+    interval = v.value_period or fhir.Period(v.value_date_time, v.value_date_time)
+    bounds = v.value_range or fhir.Range()
+    ranged = _normal_range(v.reference_range)
+    kept = v.value_ratio or v.value_sampled_data
+    return (
+        dictionary.code_id(v.code),
+        v.code.text if v.code else None,
+        value_type,
+        number,
+        quantity.comparator if quantity else None,
+        dictionary.unit_id(quantity or bounds.low or bounds.high),
+        dictionary.code_id(v.value_codeable_concept),
+        _value_text(v),
+        v.value_boolean,
+        interval.start,
+        interval.end,
+        bounds.low.value if bounds.low else None,
+        bounds.high.value if bounds.high else None,
+        bytes(kept).decode() if kept is not None else None,
+        code(v.data_absent_reason),
+        codes(v.interpretation),
+        ranged.low.value if ranged and ranged.low else None,
+        ranged.high.value if ranged and ranged.high else None,
+        ranged.text if ranged else None,
+    )
+
+
+def _value_type(v: fhir.Valued, path: str) -> str | None:
+    present = [
+        name
+        for name, value in (
+            ("Quantity", v.value_quantity),
+            ("CodeableConcept", v.value_codeable_concept),
+            ("string", v.value_string),
+            ("boolean", v.value_boolean),
+            ("integer", v.value_integer),
+            ("Range", v.value_range),
+            ("Ratio", v.value_ratio),
+            ("SampledData", v.value_sampled_data),
+            ("time", v.value_time),
+            ("dateTime", v.value_date_time),
+            ("Period", v.value_period),
+        )
+        if value is not None
+    ]
+    if len(present) > 1:
+        raise Unusable("value", f"{path}.value[x]", f"it has {len(present)} values: {', '.join(present)}")
+    return present[0] if present else None
+
+
+def _value_text(v: fhir.Valued) -> str | None:
+    if v.value_codeable_concept is not None:
+        return v.value_codeable_concept.text
+    return v.value_string if v.value_string is not None else v.value_time
+
+
+def _normal_range(ranges: list[fhir.ReferenceRange]) -> fhir.ReferenceRange | None:
+    """The first reference range that is the normal one: an absent type means normal.
+
+    https://hl7.org/fhir/R4/observation-definitions.html#Observation.referenceRange.type
+    """
+    return next((r for r in ranges if r.type is None or "normal" in codes([r.type])), None)
+
+
+def _contained_medication(m: fhir.MedicationRequest) -> fhir.CodeableConcept | None:
+    reference = m.medication_reference.reference if m.medication_reference else None
+    if not reference or not reference.startswith("#"):
+        return None
+    for raw in m.contained:
+        header = msgspec.json.decode(raw, type=fhir.Header)
+        if header.resource_type == "Medication" and header.id == reference[1:]:
+            return msgspec.json.decode(raw, type=fhir.ContainedMedication).code
+    return None

@@ -1,0 +1,199 @@
+"""From the landing to the event tables: each landed run that the lake does not have yet becomes one commit.
+
+In go the configuration and the landing; out come commits of event rows, versions, closings, dictionaries, quarantine
+and watermarks, and a summary a run whose counts balance: received = normalized + quarantined + duplicates + ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from fhir_features.config import Config, Source
+from fhir_features.errors import ConfigError, LakeError
+from fhir_features.lake import bucket_count, commit, literal, writing
+from fhir_features.normalize.clocks import read_clocks
+from fhir_features.normalize.codes import Dictionary
+from fhir_features.normalize.decode import Decoder, Name
+from fhir_features.normalize.dictionaries import insert_dictionary, insert_resolution, unresolved
+from fhir_features.normalize.events import create_event_context, insert_events
+from fhir_features.normalize.instants import create_instant_macros
+from fhir_features.normalize.staging import Staging
+from fhir_features.normalize.versions import close_versions, order_versions
+from fhir_features.ontology import Ontologies, load_ontologies
+from fhir_features.sources import LandedFile, LandedRun, Progress, UnreadableRest, landed_runs, read_lines
+from fhir_features.sources.progress import silent
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What became of one landed run, in resource versions. `store_seq` is its commit.
+
+    `ignored` are of types that are not normalized; `known_before_effective` event rows have a known_at before their
+    effective_at, which is kept as it came (TIME rule 14).
+    """
+
+    source: str
+    run_id: str
+    store_seq: int
+    received: int
+    normalized: int
+    quarantined: int
+    duplicates: int
+    ignored: int
+    versions: dict[str, int]
+    known_before_effective: int
+
+
+def normalize(config: Config, progress: Progress = silent) -> list[RunSummary]:
+    """Normalize every landed run that the lake does not have, in their order, and resolve the dictionaries.
+
+    A run is one commit: it is there whole or not at all. Raises LakeLocked while another process writes, LandingError
+    for a landed file that is gone, ConfigError for a run whose source is no longer configured.
+    """
+    ontologies = load_ontologies()
+    summaries = []
+    runs = landed_runs(config.warehouse.path / "landing")
+    with writing(config.warehouse.path / "lake", buckets=config.warehouse.buckets) as con:
+        done = {tuple(row) for row in con.execute("SELECT source, run_id FROM lake.commits").fetchall()}
+        for run in runs:
+            if (run.source, run.run_id) not in done:
+                summaries.append(_normalize_run(con, run, _source_of(config, run), ontologies, progress))
+        if unresolved(con, ontologies):
+            with commit(con, f"resolve under lock {ontologies.lock_id[:12]}") as store_seq:
+                insert_resolution(con, ontologies, store_seq)
+                con.execute("INSERT INTO lake.commits (store_seq) VALUES (?)", [store_seq])
+    return summaries
+
+
+def _source_of(config: Config, run: LandedRun) -> Source:
+    if run.source not in config.sources:
+        raise ConfigError(
+            f"run {run.run_id} was landed from source '{run.source}', which {config.file.name} does not have: "
+            "add the source again, its time zone and clocks are needed"
+        )
+    return config.sources[run.source]
+
+
+def _normalize_run(
+    con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, ontologies: Ontologies, progress: Progress
+) -> RunSummary:
+    _drop_temporary_tables(con)
+    create_instant_macros(con)
+    dictionary = Dictionary()
+    staging = Staging(con, source, dictionary)
+    decoder = Decoder(dictionary)
+    for file_no, file in enumerate(run.files):
+        _stage_file(staging, decoder, run.folder, file_no, file, run.source, progress)
+    staging.finish()
+    order_versions(con, run)
+    read_clocks(con, run, source)
+    buckets = bucket_count(con)
+    close_versions(con, run, buckets)
+    create_event_context(con, run)
+    with commit(con, f"normalize {run.source} {run.run_id}") as store_seq:
+        insert_events(con, run, store_seq, source.timezone, buckets)
+        insert_dictionary(con, dictionary, store_seq)
+        insert_resolution(con, ontologies, store_seq)
+        _insert_quarantine(con, run, store_seq)
+        _insert_watermarks(con, run, store_seq)
+        return _summary(con, run, staging, store_seq)
+
+
+def _stage_file(
+    staging: Staging,
+    decoder: Decoder,
+    folder: Path,
+    file_no: int,
+    file: LandedFile,
+    source: str,
+    progress: Progress,
+) -> None:
+    decode: Callable = decoder.entry if file.format == "bundle" else decoder.line  # type: ignore[type-arg]
+    try:
+        for number, received_at, line in read_lines(folder, file):
+            for outcome in decode(line, staging.next_row):
+                staging.add(outcome, received_at, file_no, number)
+            if number % 1000 == 0:
+                progress(source, f"file {file_no + 1}", number, file.lines)
+    except UnreadableRest as rest:
+        staging.reject(Name(file.resource_type), "unreadable", rest.reason, rest.received_at, file_no, rest.line)
+    progress(source, f"file {file_no + 1}", file.lines, file.lines)
+
+
+def _insert_quarantine(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int) -> None:
+    con.execute("CREATE TEMP TABLE run_files (file_no INTEGER, file VARCHAR)")
+    for file_no, file in enumerate(run.files):
+        con.execute("INSERT INTO run_files VALUES (?, ?)", [file_no, file.original or file.name])
+    con.execute(f"""
+INSERT INTO lake.quarantine
+SELECT {literal(run.source)}, {literal(run.site)}, {literal(run.run_id)}, f.file, q.line, q.resource_type,
+  q.resource_id, q.json_path, q.rule, q.reason, {store_seq}
+FROM staged_quarantine q
+JOIN run_files f USING (file_no)
+ORDER BY file_no, line, json_path""")
+
+
+def _insert_watermarks(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int) -> None:
+    for resource_type, landed in sorted(run.types.items()):
+        if landed.complete:
+            con.execute(
+                "INSERT INTO lake.watermarks VALUES (?, ?, ?, ?, ?, ?)",
+                [run.site, resource_type, landed.watermark, run.source, run.run_id, store_seq],
+            )
+
+
+def _summary(con: duckdb.DuckDBPyConnection, run: LandedRun, staging: Staging, store_seq: int) -> RunSummary:
+    def count(sql: str) -> int:
+        row = con.execute(sql).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    normalized = count("SELECT count(*) FROM new_versions WHERE outcome <> 'quarantined'")
+    quarantined = count("SELECT count(*) FROM staged_quarantine")
+    duplicates = count("SELECT count(*) FROM staged_versions WHERE outcome <> 'quarantined'") - normalized
+    ignored = staging.ignored.total()
+    if staging.received != normalized + quarantined + duplicates + ignored:
+        raise LakeError(
+            f"run {run.run_id} of source '{run.source}' does not balance: {staging.received} received, {normalized} "
+            f"normalized, {quarantined} quarantined, {duplicates} duplicates, {ignored} ignored; nothing was written"
+        )
+    con.execute(
+        "INSERT INTO lake.commits VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [store_seq, run.source, run.run_id, staging.received, normalized, quarantined, duplicates, ignored],
+    )
+    per_type = con.execute("""
+SELECT resource_type, count(*)
+FROM new_versions
+WHERE outcome = 'normalized'
+GROUP BY ALL
+ORDER BY ALL""").fetchall()
+    early = count(f"""
+SELECT count(*)
+FROM (
+  SELECT effective_at, known_at, store_seq FROM lake.observations
+  UNION ALL SELECT effective_at, known_at, store_seq FROM lake.conditions
+  UNION ALL SELECT effective_at, known_at, store_seq FROM lake.medication_requests
+)
+WHERE store_seq = {store_seq} AND known_at < effective_at""")
+    return RunSummary(
+        source=run.source,
+        run_id=run.run_id,
+        store_seq=store_seq,
+        received=staging.received,
+        normalized=normalized,
+        quarantined=quarantined,
+        duplicates=duplicates,
+        ignored=ignored,
+        versions=dict(per_type),
+        known_before_effective=early,
+    )
+
+
+def _drop_temporary_tables(con: duckdb.DuckDBPyConnection) -> None:
+    made = con.execute("SELECT table_name FROM duckdb_tables() WHERE temporary ORDER BY table_name").fetchall()
+    for (name,) in made:
+        con.execute(f"DROP TABLE {name}")

@@ -1,0 +1,249 @@
+"""The elements of FHIR R4 resources that normalize reads, as msgspec Structs; all others are skipped unread.
+
+A wrong JSON type in one of these elements is refused by the decoder with its JSON path. Elements that FHIR requires
+are optional here, so that what is missing can be named in the quarantine by `rows`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+Json = msgspec.Raw
+
+
+class Element(msgspec.Struct, rename="camel", gc=False):
+    """The base of everything below: FHIR names are camelCase."""
+
+
+class Meta(Element):
+    version_id: str | None = None
+    last_updated: str | None = None
+
+
+class Coding(Element):
+    system: str | None = None
+    version: str | None = None
+    code: str | None = None
+    display: str | None = None
+    user_selected: bool | None = None
+
+
+class CodeableConcept(Element):
+    coding: list[Coding] = []
+    text: str | None = None
+
+
+class Reference(Element):
+    reference: str | None = None
+    type: str | None = None
+
+
+class Period(Element):
+    start: str | None = None
+    end: str | None = None
+
+
+class Quantity(Element):
+    value: float | None = None
+    comparator: str | None = None
+    unit: str | None = None
+    system: str | None = None
+    code: str | None = None
+
+
+class Range(Element):
+    low: Quantity | None = None
+    high: Quantity | None = None
+
+
+class Timing(Element):
+    event: list[str] = []
+    repeat: TimingRepeat | None = None
+
+
+class TimingRepeat(Element):
+    bounds_period: Period | None = None
+    bounds_duration: Quantity | None = None
+    bounds_range: Range | None = None
+
+
+class ReferenceRange(Element):
+    low: Quantity | None = None
+    high: Quantity | None = None
+    type: CodeableConcept | None = None
+    text: str | None = None
+
+
+class Valued(Element):
+    """What an Observation and a component of one share: https://hl7.org/fhir/R4/observation.html"""
+
+    code: CodeableConcept | None = None
+    value_quantity: Quantity | None = None
+    value_codeable_concept: CodeableConcept | None = None
+    value_string: str | None = None
+    value_boolean: bool | None = None
+    value_integer: int | None = None
+    value_range: Range | None = None
+    value_ratio: Json | None = None
+    value_sampled_data: Json | None = None
+    value_time: str | None = None
+    value_date_time: str | None = None
+    value_period: Period | None = None
+    data_absent_reason: CodeableConcept | None = None
+    interpretation: list[CodeableConcept] = []
+    reference_range: list[ReferenceRange] = []
+
+
+class Component(Valued):
+    modifier_extension: list[Json] = []
+
+
+class Header(Element):
+    """The little that names any resource; what a line that cannot be normalized is still read for."""
+
+    resource_type: str | None = None
+    id: str | None = None
+    meta: Meta | None = None
+    status: str | None = None
+
+
+class Resource(Element, tag_field="resourceType"):
+    id: str | None = None
+    meta: Meta | None = None
+    modifier_extension: list[Json] = []
+    contained: list[Json] = []
+
+
+class PatientLink(Element):
+    other: Reference | None = None
+    type: str | None = None
+
+
+class Patient(Resource, tag="Patient"):
+    birth_date: str | None = None
+    gender: str | None = None
+    deceased_boolean: bool | None = None
+    deceased_date_time: str | None = None
+    link: list[PatientLink] = []
+
+
+class Hospitalization(Element):
+    discharge_disposition: CodeableConcept | None = None
+
+
+class Encounter(Resource, tag="Encounter"):
+    status: str | None = None
+    class_: Coding | None = msgspec.field(name="class", default=None)
+    type: list[CodeableConcept] = []
+    subject: Reference | None = None
+    period: Period | None = None
+    hospitalization: Hospitalization | None = None
+
+
+class Observation(Valued, tag_field="resourceType", tag="Observation"):
+    # The fields of Resource again: Structs cannot have two bases with fields.
+    id: str | None = None
+    meta: Meta | None = None
+    modifier_extension: list[Json] = []
+    contained: list[Json] = []
+    status: str | None = None
+    category: list[CodeableConcept] = []
+    subject: Reference | None = None
+    encounter: Reference | None = None
+    effective_date_time: str | None = None
+    effective_instant: str | None = None
+    effective_period: Period | None = None
+    effective_timing: Timing | None = None
+    issued: str | None = None
+    method: CodeableConcept | None = None
+    body_site: CodeableConcept | None = None
+    device: Reference | None = None
+    has_member: list[Reference] = []
+    derived_from: list[Reference] = []
+    component: list[Component] = []
+
+
+class Condition(Resource, tag="Condition"):
+    clinical_status: CodeableConcept | None = None
+    verification_status: CodeableConcept | None = None
+    category: list[CodeableConcept] = []
+    severity: CodeableConcept | None = None
+    code: CodeableConcept | None = None
+    subject: Reference | None = None
+    encounter: Reference | None = None
+    onset_date_time: str | None = None
+    onset_age: Quantity | None = None
+    onset_period: Period | None = None
+    onset_range: Range | None = None
+    onset_string: str | None = None
+    abatement_date_time: str | None = None
+    abatement_age: Quantity | None = None
+    abatement_period: Period | None = None
+    abatement_range: Range | None = None
+    abatement_string: str | None = None
+    recorded_date: str | None = None
+
+
+class DoseAndRate(Element):
+    dose_quantity: Quantity | None = None
+
+
+class Dosage(Element):
+    timing: Timing | None = None
+    dose_and_rate: list[DoseAndRate] = []
+    modifier_extension: list[Json] = []
+
+
+class DispenseRequest(Element):
+    number_of_repeats_allowed: int | None = None
+    expected_supply_duration: Quantity | None = None
+
+
+class MedicationRequest(Resource, tag="MedicationRequest"):
+    status: str | None = None
+    intent: str | None = None
+    category: list[CodeableConcept] = []
+    do_not_perform: bool | None = None
+    reported_boolean: bool | None = None
+    reported_reference: Reference | None = None
+    medication_codeable_concept: CodeableConcept | None = None
+    medication_reference: Reference | None = None
+    subject: Reference | None = None
+    encounter: Reference | None = None
+    authored_on: str | None = None
+    dosage_instruction: list[Dosage] = []
+    dispense_request: DispenseRequest | None = None
+
+
+class Medication(Resource, tag="Medication"):
+    code: CodeableConcept | None = None
+
+
+class ContainedMedication(Element):
+    resource_type: str | None = None
+    id: str | None = None
+    code: CodeableConcept | None = None
+
+
+class EntryRequest(Element):
+    method: str | None = None
+    url: str | None = None
+
+
+class EntryResponse(Element):
+    last_modified: str | None = None
+
+
+class Entry(Element):
+    """One entry of a Bundle: a resource, or the word that one was deleted."""
+
+    resource: Json | None = None
+    request: EntryRequest | None = None
+    response: EntryResponse | None = None
+
+
+class Bundle(Resource, tag="Bundle"):
+    entry: list[Entry] = []
+
+
+NORMALIZED = Patient | Encounter | Observation | Condition | MedicationRequest | Medication
