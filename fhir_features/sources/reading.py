@@ -16,7 +16,7 @@ import zstandard
 from fhir_features.errors import LandingError
 from fhir_features.sources.landing import LandedFile, Receipt
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16
 _LONGEST_LINE = 128 << 20
 _BOM = b"\xef\xbb\xbf"
 # What decoding raises on bytes that are no JSON, of another shape, or nested beyond what any resource is.
@@ -83,19 +83,22 @@ class _Clock:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
-    rest = b""
+    rest: list[bytes] = []
     try:
         for block in _blocks(path):
-            *whole, rest = (rest + block).split(b"\n")
-            for line in whole:
-                number += 1
-                if text := _text(line, number):
-                    yield number, text
-            if len(rest) > _LONGEST_LINE:
+            rest.append(block)
+            if b"\n" in block:
+                *whole, last = b"".join(rest).split(b"\n")
+                rest = [last]
+                for line in whole:
+                    number += 1
+                    if text := _text(line, number):
+                        yield number, text
+            if sum(map(len, rest)) > _LONGEST_LINE:
                 raise _Corrupt(f"a line is longer than {_LONGEST_LINE >> 20} MiB")
     except _Corrupt as corrupt:
         raise _Broken(number + 1, str(corrupt)) from None
-    if text := _text(rest, number + 1):
+    if text := _text(b"".join(rest), number + 1):
         yield number + 1, text
 
 
@@ -145,16 +148,11 @@ _DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
 
 def _blocks(path: Path) -> Iterator[bytes]:
     """The decompressed bytes of a file, block by block. A stream that is cut off is not hidden, as by zstd's reader."""
-    new = _DECOMPRESSORS.get(path.suffix)
+    member: _Decompressor | None = None
     with path.open("rb") as file:
-        blocks = iter(lambda: file.read(_BLOCK), b"")
-        if new is None:
-            yield from blocks
-            return
-        member: _Decompressor | None = None
-        for block in blocks:
+        while block := file.read(_BLOCK):
             while block:
-                member = member or new()
+                member = member or _DECOMPRESSORS[path.suffix]()
                 try:
                     yield member.decompress(block)
                 except (zlib.error, zstandard.ZstdError):
