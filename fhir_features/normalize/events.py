@@ -29,7 +29,6 @@ _EXPRESSIONS: dict[str, dict[str, str]] = {
         "effective_text": "s.birth_text",
         "effective_precision": "NULL",
         "encounter_id": "NULL",
-        "birth_date": "instant_day(s.birth_text)",
         "deceased": _revised("deceased", "false"),
         "deceased_at": _revised("deceased_at"),
     },
@@ -149,7 +148,7 @@ def create_event_context(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None
     con.execute(f"""
 CREATE TEMP TABLE birth_dates AS
 WITH births AS (
-  SELECT v.patient_id, instant_day(s.birth_text) AS birth_date, v.received_at, 1 AS is_new
+  SELECT v.patient_id, s.birth_date, v.received_at, 1 AS is_new
   FROM staged_patients s
   JOIN new_versions v USING (row_no)
   UNION ALL

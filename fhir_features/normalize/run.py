@@ -20,7 +20,6 @@ from fhir_features.normalize.codes import Dictionary
 from fhir_features.normalize.decode import Decoder, Name
 from fhir_features.normalize.dictionaries import insert_dictionary, insert_resolution, unresolved
 from fhir_features.normalize.events import create_event_context, insert_events
-from fhir_features.normalize.instants import create_instant_macros
 from fhir_features.normalize.staging import Staging
 from fhir_features.normalize.versions import close_versions, order_versions
 from fhir_features.ontology import Ontologies, load_ontologies
@@ -82,7 +81,6 @@ def _normalize_run(
     con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, ontologies: Ontologies, progress: Progress
 ) -> RunSummary:
     _drop_temporary_tables(con)
-    create_instant_macros(con)
     dictionary = Dictionary()
     staging = Staging(con, source, dictionary)
     decoder = Decoder(dictionary)

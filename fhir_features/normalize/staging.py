@@ -16,9 +16,10 @@ import duckdb
 import pyarrow as pa
 
 from fhir_features.config import Source
-from fhir_features.lake import EVENT_TABLES, literal
+from fhir_features.lake import EVENT_TABLES
 from fhir_features.normalize.codes import Dictionary
 from fhir_features.normalize.decode import Deleted, Ignored, Name, Normalized, Outcome, Rejected
+from fhir_features.normalize.instants import read_instants
 from fhir_features.normalize.rows import RAW_TABLES, Row
 
 BATCH = 20_000
@@ -55,7 +56,7 @@ _QUARANTINE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
 class Instant:
     """How one text column is read: which columns come of it, and the JSON path to blame when it is no instant.
 
-    `first` and `last` are the names of the columns for the first and the last instant that it can mean.
+    `first`, `last`, `precision` and `day` name the columns for what `read_instants` says of it.
     """
 
     text: str
@@ -63,13 +64,14 @@ class Instant:
     first: str
     last: str | None = None
     precision: str | None = None
+    day: str | None = None
 
 
 _BOUNDS = "$.dosageInstruction.timing.repeat.boundsPeriod"
 # The path is a SQL expression.
 _INSTANTS: dict[str, tuple[Instant, ...]] = {
     "Patient": (
-        Instant("birth_text", "'$.birthDate'", "birth_first"),
+        Instant("birth_text", "'$.birthDate'", "birth_first", day="birth_date"),
         Instant("deceased_text", "'$.deceasedDateTime'", "deceased_at"),
     ),
     "Encounter": (
@@ -182,34 +184,16 @@ class Staging:
     def _insert(
         self, table: str, columns: tuple[tuple[str, pa.DataType], ...], instants: tuple[Instant, ...], rows: list[Row]
     ) -> None:
-        batch = arrow_table(columns, rows)
+        self._con.register("batch", arrow_table(columns, rows))
         rows.clear()
-        read = ",\n  ".join(["*", *(f"{sql} AS {name}" for name, sql in self._read(instants))])
-        self._con.register("batch", batch)
-        if table in self._made:
-            self._con.execute(f"INSERT INTO {table}\nSELECT\n  {read}\nFROM batch")
-        else:
-            self._con.execute(f"CREATE TEMP TABLE {table} AS\nSELECT\n  {read}\nFROM batch")
-            self._made.add(table)
-        self._con.unregister("batch")
-
-    def _read(self, instants: tuple[Instant, ...]) -> list[tuple[str, str]]:
-        """The columns that come of the texts, as (name, SQL)."""
-        zone = literal(self._source.timezone)
-        midnight = "true" if self._source.midnight_is_date else "false"
-        columns = []
-        for instant in instants:
-            columns.append((instant.first, f"instant_first({instant.text}, {zone})"))
-            if instant.last:
-                columns.append((instant.last, f"instant_last({instant.text}, {zone}, {midnight})"))
-            if instant.precision:
-                columns.append((instant.precision, f"instant_precision({instant.text})"))
         if instants:
-            bad = "\n    ".join(
-                f"WHEN {i.text} IS NOT NULL AND instant_first({i.text}, {zone}) IS NULL THEN {i.path}" for i in instants
-            )
-            columns.append(("bad_path", f"CASE\n    {bad}\n  END"))
-        return columns
+            texts = [instant.text for instant in instants]
+            zone, midnight = self._source.timezone, self._source.midnight_is_date
+            read_instants(self._con, "batch", texts, zone=zone, midnight_is_date=midnight)
+        into = f"INSERT INTO {table}" if table in self._made else f"CREATE TEMP TABLE {table} AS"
+        self._con.execute(f"{into}\n{_with_instants(instants)}")
+        self._made.add(table)
+        self._con.unregister("batch")
 
     def _quarantine_bad_instants(self, table: str) -> None:
         if table == "staged_medications":
@@ -225,6 +209,26 @@ GROUP BY ALL""")
 UPDATE staged_versions
 SET outcome = 'quarantined'
 WHERE row_no IN (SELECT row_no FROM {table} WHERE bad_path IS NOT NULL)""")
+
+
+def _with_instants(instants: tuple[Instant, ...]) -> str:
+    """The rows of `batch` with what their texts mean, and the path of the first one that means nothing."""
+    columns, joins, bad = ["b.*"], "", ""
+    for number, instant in enumerate(instants):
+        read = f"i{number}"
+        joins += f"\nLEFT JOIN instants {read} ON {read}.text = b.{instant.text}"
+        bad += f"\n    WHEN b.{instant.text} IS NOT NULL AND {read}.first_at IS NULL THEN {instant.path}"
+        named = {
+            "first_at": instant.first,
+            "last_at": instant.last,
+            "precision": instant.precision,
+            "day": instant.day,
+        }
+        columns += [f"{read}.{column} AS {name}" for column, name in named.items() if name]
+    if instants:
+        columns.append(f"CASE{bad}\n  END AS bad_path")
+    selected = ",\n  ".join(columns)
+    return f"SELECT\n  {selected}\nFROM batch b{joins}"
 
 
 def arrow_table(columns: tuple[tuple[str, Any], ...], rows: list[Row]) -> pa.Table:
