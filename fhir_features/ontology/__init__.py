@@ -1,0 +1,21 @@
+"""Ontologies as versioned artifacts: which concept does a code stand for, and what does a concept set come to?
+
+`load_ontologies()` reads the lock; everything else is asked of the `Ontologies` that it returns. Definitions use
+`concept_set` alone, which needs no lock.
+"""
+
+from fhir_features.ontology.concept_sets import ConceptSet, concept_set
+from fhir_features.ontology.ontologies import Ontologies, load_ontologies
+from fhir_features.ontology.systems import Concept, parse_concept
+from fhir_features.ontology.units import Conversion, Units
+
+__all__ = [
+    "Concept",
+    "ConceptSet",
+    "Conversion",
+    "Ontologies",
+    "Units",
+    "concept_set",
+    "load_ontologies",
+    "parse_concept",
+]

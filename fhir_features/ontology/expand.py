@@ -1,0 +1,120 @@
+"""Which codes does a concept set come to, under a lock? All of them, over all releases in it.
+
+A code that was retired, or that comes later, is in the expansion as long as one release puts it there: whoever was
+coded with it then is found.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+from fhir_features.errors import DefinitionError, did_you_mean
+from fhir_features.ontology.catalog import Catalog
+from fhir_features.ontology.concept_sets import ConceptSet, Reach
+from fhir_features.ontology.systems import Concept, systems
+
+
+def expand(catalog: Catalog, concepts: ConceptSet) -> frozenset[Concept]:
+    """The concepts of a set, over all releases in the lock."""
+    if concepts.operation == "concept":
+        ((concept, reach),) = concepts.selections()
+        return frozenset(Concept(*row) for row in _reached(catalog, concept, reach))
+    first, *others = [expand(catalog, part) for part in concepts.parts]
+    for other in others:
+        first = first | other if concepts.operation == "union" else first - other
+    return first
+
+
+def check(catalog: Catalog, concepts: ConceptSet) -> None:
+    """Refuse a set that names what cannot be. Raises DefinitionError with the nearest right code.
+
+    A code is refused if its system is complete in the lock and no release has it. Descendants are refused where the
+    lock holds no hierarchy: the set would silently be the one code.
+    """
+    for concept, reach in concepts.selections():
+        system = systems()[concept.system]
+        if reach == "class":
+            _check_class(catalog, concept)
+        elif catalog.is_complete(concept.system) and not _exists(catalog, concept):
+            raise DefinitionError(
+                f"'{concept}' is in no release of {system.title} in the lock{_nearest(catalog, concept)}"
+            )
+        if reach == "descendants" and not _has_hierarchy(catalog, concept.system):
+            raise DefinitionError(
+                f"'{concept}' with descendants: the lock holds no hierarchy of {system.title}; "
+                "import a release with `fhir-features ontology import`, or list the codes"
+            )
+
+
+_BELOW = """
+WITH RECURSIVE reached AS (
+  SELECT $code AS code
+  UNION
+  SELECT edge.child
+  FROM reached
+  JOIN edge ON edge.parent = reached.code
+  WHERE edge.system = $system
+    AND list_contains($relations, edge.relation)
+)
+SELECT
+  $system,
+  code
+FROM reached
+"""
+
+_IN_CLASS = """
+SELECT DISTINCT
+  system,
+  source
+FROM map
+WHERE artifact_kind = 'classification'
+  AND target_system = $system
+  AND target = $code
+"""
+
+# How a drug reaches its ingredient (RxNorm technical documentation, section 12): a branded drug through the clinical
+# drug, a pack through its contents, a clinical drug through its components.
+_RELATIONS: dict[Reach, list[str]] = {
+    "descendants": ["is_a"],
+    "ingredient": ["has_ingredient", "has_precise_ingredient", "consists_of", "contains", "tradename_of", "is_a"],
+}
+
+
+def _reached(catalog: Catalog, concept: Concept, reach: Reach) -> list[tuple[str, str]]:
+    if reach == "self":
+        return [(concept.system, concept.code)]
+    parameters = {"system": concept.system, "code": concept.code}
+    if reach == "class":
+        return catalog.query(_IN_CLASS, parameters)
+    return catalog.query(_BELOW, {**parameters, "relations": _RELATIONS[reach]})
+
+
+def _exists(catalog: Catalog, concept: Concept) -> bool:
+    sql = "SELECT 1\nFROM concept\nWHERE system = $system\n  AND code = $code\nLIMIT 1"
+    return bool(catalog.query(sql, {"system": concept.system, "code": concept.code}))
+
+
+def _has_hierarchy(catalog: Catalog, system: str) -> bool:
+    sql = "SELECT 1\nFROM edge\nWHERE system = $system\n  AND relation = 'is_a'\nLIMIT 1"
+    return bool(catalog.query(sql, {"system": system}))
+
+
+def _nearest(catalog: Catalog, concept: Concept) -> str:
+    sql = "SELECT DISTINCT code\nFROM concept\nWHERE system = $system\n  AND starts_with(code, $stem)"
+    for stem in (concept.code[:3], concept.code[:1]):
+        codes = sorted(code for (code,) in catalog.query(sql, {"system": concept.system, "stem": stem}))
+        near = difflib.get_close_matches(concept.code, codes, n=1, cutoff=0.5)
+        if near:
+            return f": did you mean '{concept.system}:{near[0]}'?"
+    return ": look it up with `fhir-features ontology search`"
+
+
+def _check_class(catalog: Catalog, concept: Concept) -> None:
+    sql = (
+        "SELECT DISTINCT target\nFROM map\nWHERE artifact_kind = 'classification'\n"
+        "  AND target_system = $system\n  AND target IS NOT NULL"
+    )
+    classes = {target for (target,) in catalog.query(sql, {"system": concept.system})}
+    if concept.code not in classes:
+        title = systems()[concept.system].title
+        raise DefinitionError(f"there is no class '{concept}' of {title}: {did_you_mean(concept.code, classes)}")
