@@ -1,7 +1,7 @@
 """Sources: FHIR servers and folders of files, and the landing that keeps what they gave, exactly as it was received."""
 
 from fhir_features.sources.landing import LandedFile, LandedRun, LandedType, Receipt, landed_runs, verify_run
-from fhir_features.sources.progress import Progress, on_terminal
+from fhir_features.sources.progress import Progress, on_terminal, silent
 from fhir_features.sources.pulling import PullSummary, TypeSummary, pull
 from fhir_features.sources.reading import UnreadableRest, read_lines
 
@@ -18,5 +18,6 @@ __all__ = [
     "on_terminal",
     "pull",
     "read_lines",
+    "silent",
     "verify_run",
 ]

@@ -110,6 +110,11 @@ class OpenRun:
         rows = self._database.execute("SELECT record FROM files ORDER BY rowid").fetchall()
         return [LandedFile.model_validate_json(record) for (record,) in rows]
 
+    def next_number(self) -> int:
+        """The number of the file that is added next, from 1."""
+        count, *_ = self._database.execute("SELECT count(*) + 1 FROM files").fetchone()
+        return int(count)
+
     def add_file(self, file: LandedFile) -> None:
         """Count a file that lies in the folder, whole and synced."""
         self._database.execute("INSERT INTO files VALUES (?, ?)", (file.name, file.model_dump_json()))

@@ -108,7 +108,7 @@ def _land(run: OpenRun, path: Path, folder: Path) -> LandedFile:
     lines, resources, unreadable_from = _counted(run.folder, draft)
     only_type = next(iter(resources)) if list(resources.values()) == [lines] else None
     stem = only_type if only_type in RESOURCE_TYPES else "mixed"
-    landed = f"{stem}-{len(run.files()) + 1:04d}{'.json' if draft.format == 'bundle' else '.ndjson'}{copy.suffix}"
+    landed = f"{stem}-{run.next_number():04d}{'.json' if draft.format == 'bundle' else '.ndjson'}{copy.suffix}"
     copy.replace(run.folder / landed)
     counts = {"lines": lines, "resources": resources, "unreadable_from": unreadable_from}
     return draft.model_copy(update={"name": landed, "resource_type": only_type, **counts})

@@ -56,8 +56,8 @@ def pull(config: Config, names: Sequence[str] = (), progress: Progress = silent)
 
     Raises UsageError for an unknown source, LakeLocked when another process is pulling it, ConfigError for a secret
     that is not there, LandingError when the landing cannot be written or an earlier run's record not be read, and the
-    Source errors of `fhir_features.errors`. What was landed before an error is kept: for a
-    source that failed it is not a finished run yet, and the next pull goes on from there.
+    Source errors of `fhir_features.errors`. What was landed before an error is kept, though not as a finished run: the
+    next pull goes on from there.
     """
     sources = {name: config.source(name) for name in (names or config.sources)}
     return [

@@ -148,11 +148,12 @@ _DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
 
 def _blocks(path: Path) -> Iterator[bytes]:
     """The decompressed bytes of a file, block by block. A stream that is cut off is not hidden, as by zstd's reader."""
-    member: _Decompressor | None = None
+    new = _DECOMPRESSORS[path.suffix]
+    member: _Decompressor | None = new()
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
             while block:
-                member = member or _DECOMPRESSORS[path.suffix]()
+                member = member or new()
                 try:
                     yield member.decompress(block)
                 except (zlib.error, zstandard.ZstdError):

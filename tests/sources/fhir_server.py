@@ -65,7 +65,11 @@ class FhirServer:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *_: Any) -> None:
+                """Clients are killed in these tests; that is no error of the server."""
+
+        self._http = Server(("127.0.0.1", 0), Handler)
         self._http.daemon_threads = True
         self.root = f"http://127.0.0.1:{self._http.server_port}"
         self.base = f"{self.root}/fhir/r4"

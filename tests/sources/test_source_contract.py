@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,9 +144,29 @@ def test_the_command_prints_a_line_for_each_type(source):
     source.hold(RESOURCES)
     done = command(source.config, "pull")
     assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
     patient, observation = done.stdout.splitlines()
     assert patient.split()[:4] == ["ward", "Patient", "12", "received"]
     assert "25 landed" in observation
+
+
+def test_progress_is_shown_on_a_terminal_only_and_beside_the_data(source):
+    source.hold(RESOURCES)
+    terminal, their_end = pty.openpty()
+    program = [sys.executable, "-c", "from fhir_features.cli import main; main()", "--config", str(source.config.file)]
+    child = subprocess.Popen([*program, "pull"], stdout=subprocess.PIPE, stderr=their_end)
+    os.close(their_end)
+    shown = b""
+    # A terminal whose other end was closed gives an error, and not an end of file.
+    with contextlib.suppress(OSError):
+        while block := os.read(terminal, 4096):
+            shown += block
+    os.close(terminal)
+    printed, _ = child.communicate()
+    assert child.returncode == 0
+    assert b"ward" in shown
+    assert b"landed" not in shown
+    assert len(printed.splitlines()) == 2
 
 
 def test_the_command_prints_json(source):

@@ -152,6 +152,8 @@ def test_a_truncated_stream_gives_its_whole_lines_and_then_the_line_where_it_end
     ("name", "received", "reason"),
     [
         ("a.ndjson.gz", b"no gzip at all", "corrupt"),
+        ("a.ndjson.gz", b"", "ends early"),
+        ("a.ndjson.zst", b"", "ends early"),
         ("a.json", b'{"resourceType":"Bundle","entry":[{"resource":', "not the JSON"),
         ("a.json", b'{"resourceType":"Bundle","entry":7}', "not the JSON"),
         ("a.json", b"", "not the JSON"),
