@@ -1,0 +1,29 @@
+"""`python -m fhir_features.ontology.builder [FOLDER]`: make all shipped artifacts and the lock (FOLDER keeps downloads)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import duckdb
+
+from fhir_features.ontology.artifacts import LOCK_FILE, make_lock
+from fhir_features.ontology.builder import authored, icd10cm
+from fhir_features.ontology.builder.sources import Sources
+from fhir_features.ontology.systems import shipped_folder
+
+
+def main() -> None:
+    """Build every artifact below the checkout's `ontologies/` and write the lock."""
+    home = shipped_folder()
+    sources = Sources(Path(sys.argv[1] if len(sys.argv) > 1 else "build/ontology-sources"))
+    connection = duckdb.connect()
+    manifests = [*icd10cm.build(connection, home, sources), *authored.build(connection, home)]
+    for manifest in manifests:
+        print(f"{manifest.id}  {manifest.content_sha256}")
+    lock = make_lock(home)
+    (home / LOCK_FILE).write_text(lock.text(), encoding="utf-8")
+    print(f"lock  {lock.id}")
+
+
+main()
