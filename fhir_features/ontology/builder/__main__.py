@@ -1,4 +1,4 @@
-"""`python -m fhir_features.ontology.builder [FOLDER]`: make all shipped artifacts and the lock (FOLDER keeps downloads)."""
+"""`python -m fhir_features.ontology.builder [DOWNLOADS]`: make all shipped artifacts, release diffs and the lock."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 import duckdb
 
 from fhir_features.ontology.artifacts import LOCK_FILE, make_lock
-from fhir_features.ontology.builder import authored, icd10cm
+from fhir_features.ontology.builder import authored, groupers, icd9cm, icd10cm
 from fhir_features.ontology.builder.sources import Sources
+from fhir_features.ontology.catalog import Catalog
+from fhir_features.ontology.diff import write_changes
 from fhir_features.ontology.systems import shipped_folder
 
 
@@ -18,11 +20,17 @@ def main() -> None:
     home = shipped_folder()
     sources = Sources(Path(sys.argv[1] if len(sys.argv) > 1 else "build/ontology-sources"))
     connection = duckdb.connect()
-    manifests = [*icd10cm.build(connection, home, sources), *authored.build(connection, home)]
+    manifests = [
+        *icd10cm.build(connection, home, sources),
+        *icd9cm.build(connection, home, sources),
+        *groupers.build(connection, home, sources),
+        *authored.build(connection, home),
+    ]
     for manifest in manifests:
         print(f"{manifest.id}  {manifest.content_sha256}")
     lock = make_lock(home)
     (home / LOCK_FILE).write_text(lock.text(), encoding="utf-8")
+    write_changes(Catalog(home), home, "icd10cm")
     print(f"lock  {lock.id}")
 
 

@@ -1,7 +1,7 @@
 """The starter fragments and maps that we wrote: their tables lie in `ontologies/` as text, only manifests are made.
 
-They cover the Synthea sample: the codes that occur in it, with their names as observed and LOINC's example units, RxNorm
-with ingredients, and a SNOMED CT to ICD-10-CM map from clinical knowledge. An edited table needs a new version.
+They cover the Synthea sample: the codes that occur in it, with their names as observed and LOINC's example units,
+RxNorm with ingredients, and a SNOMED CT to ICD-10-CM map from clinical knowledge. An edited table needs a new version.
 """
 
 from __future__ import annotations
