@@ -15,6 +15,7 @@ from pathlib import Path
 import duckdb
 
 from fhir_features.errors import LakeError, LakeLocked
+from fhir_features.lake.canonical import canonical_views
 from fhir_features.lake.schema import FORMAT_VERSION, TABLES
 
 CATALOG = "catalog.sqlite"
@@ -144,6 +145,8 @@ def _create_missing(con: duckdb.DuckDBPyConnection, buckets: int) -> None:
     for table in TABLES:
         columns = ",\n  ".join(f"{identifier(name)} {kind}" for name, kind in table.columns)
         con.execute(f"CREATE TABLE lake.{identifier(table.name)} (\n  {columns}\n)")
+    for view in canonical_views():
+        con.execute(view)
     con.execute(
         "INSERT INTO lake.meta VALUES ('format_version', ?), ('buckets', ?)", [str(FORMAT_VERSION), str(buckets)]
     )

@@ -9,7 +9,15 @@ from __future__ import annotations
 
 import duckdb
 
-from fhir_features.lake.schema import EVENT_TABLES, WATERMARKS
+from fhir_features.lake.schema import EVENT_TABLES, MEDICATION_REQUESTS, WATERMARKS
+
+# An order that points to a Medication has that Medication's code, whenever the Medication itself came: which drug was
+# ordered was known with the order. The first version of it that the store saw counts.
+_MEDICATION = (
+    " REPLACE (coalesce(e.code_id, m.code_id) AS code_id)",
+    """
+LEFT JOIN first_medications m ON m.site = e.site AND m.resource_id = e.medication_id""",
+)
 
 
 def newest_store_seq(con: duckdb.DuckDBPyConnection) -> int:
@@ -23,6 +31,7 @@ def create_views(con: duckdb.DuckDBPyConnection, store_seq: int) -> None:
     """Create the temporary views over the lake as it stood after commit `store_seq`."""
     as_of = int(store_seq)
     for resource_type, table in EVENT_TABLES.items():
+        code, joins = _MEDICATION if table is MEDICATION_REQUESTS else ("", "")
         con.execute(f"""
 CREATE OR REPLACE TEMP VIEW {table.name} AS
 WITH first_closings AS (
@@ -30,10 +39,16 @@ WITH first_closings AS (
   FROM lake.closings
   WHERE resource_type = '{resource_type}' AND store_seq <= {as_of}
   GROUP BY ALL
+),
+first_medications AS (
+  SELECT site, resource_id, arg_min(code_id, store_seq) AS code_id
+  FROM lake.medications
+  WHERE store_seq <= {as_of}
+  GROUP BY ALL
 )
-SELECT e.*, c.known_to
+SELECT e.*{code}, c.known_to
 FROM lake.{table.name} e
-LEFT JOIN first_closings c USING (bucket, site, resource_id, version, state)
+LEFT JOIN first_closings c USING (bucket, site, resource_id, version, state){joins}
 WHERE e.store_seq <= {as_of}""")
     for name in ("codings", "units"):
         con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM lake.{name} WHERE store_seq <= {as_of}")

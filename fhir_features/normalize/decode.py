@@ -112,9 +112,10 @@ class Decoder:
     def _entry(self, entry: fhir.Entry, row_no: int) -> Outcome:
         if entry.request is not None and entry.request.method == "DELETE":
             return _deleted(entry)
-        if entry.resource is None:
+        resource = bytes(entry.resource)
+        if not resource:
             return Rejected(Name(), "required", "$.resource", "the entry has no resource and is no deletion")
-        return self._resource(bytes(entry.resource), row_no)
+        return self._resource(resource, row_no)
 
     def _resource(self, line: bytes, row_no: int) -> Outcome:
         try:

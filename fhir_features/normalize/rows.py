@@ -293,7 +293,7 @@ def _valued(v: fhir.Valued, path: str, dictionary: Dictionary) -> Row:
     interval = v.value_period or fhir.Period(v.value_date_time, v.value_date_time)
     bounds = v.value_range or fhir.Range()
     ranged = _normal_range(v.reference_range)
-    kept = v.value_ratio or v.value_sampled_data
+    kept = bytes(v.value_ratio) or bytes(v.value_sampled_data)
     return (
         dictionary.code_id(v.code),
         v.code.text if v.code else None,
@@ -308,7 +308,7 @@ def _valued(v: fhir.Valued, path: str, dictionary: Dictionary) -> Row:
         interval.end,
         bounds.low.value if bounds.low else None,
         bounds.high.value if bounds.high else None,
-        bytes(kept).decode() if kept is not None else None,
+        kept.decode() or None,
         code(v.data_absent_reason),
         codes(v.interpretation),
         ranged.low.value if ranged and ranged.low else None,
@@ -327,8 +327,8 @@ def _value_type(v: fhir.Valued, path: str) -> str | None:
             ("boolean", v.value_boolean),
             ("integer", v.value_integer),
             ("Range", v.value_range),
-            ("Ratio", v.value_ratio),
-            ("SampledData", v.value_sampled_data),
+            ("Ratio", bytes(v.value_ratio) or None),
+            ("SampledData", bytes(v.value_sampled_data) or None),
             ("time", v.value_time),
             ("dateTime", v.value_date_time),
             ("Period", v.value_period),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+# JSON that is kept as it came. A union with null is not possible for it: absent is empty.
 Json = msgspec.Raw
+ABSENT = msgspec.Raw()
 
 
 class Element(msgspec.Struct, rename="camel", gc=False):
@@ -84,8 +86,8 @@ class Valued(Element):
     value_boolean: bool | None = None
     value_integer: int | None = None
     value_range: Range | None = None
-    value_ratio: Json | None = None
-    value_sampled_data: Json | None = None
+    value_ratio: Json = ABSENT
+    value_sampled_data: Json = ABSENT
     value_time: str | None = None
     value_date_time: str | None = None
     value_period: Period | None = None
@@ -237,7 +239,7 @@ class EntryResponse(Element):
 class Entry(Element):
     """One entry of a Bundle: a resource, or the word that one was deleted."""
 
-    resource: Json | None = None
+    resource: Json = ABSENT
     request: EntryRequest | None = None
     response: EntryResponse | None = None
 

@@ -1,0 +1,486 @@
+"""The rules of versions, evidence and instants as tables that a clinician can check by eye: tests and docs/time.md in one.
+
+Each `Spec` says what arrives, one line a resource version, and what is known of it when asked. Run this file to write
+docs/time.md; `test_evidence.py` runs the tables and fails when the page is stale.
+
+All times are of March 2024 in UTC, written `day hour:minute`, unless a table says otherwise. `-` is nothing.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[2] / "docs" / "time.md"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One rule: what arrives and what is then known. `source` is what the source's configuration says."""
+
+    rule: str
+    title: str
+    text: str
+    arrives: str
+    known: str
+    source: dict[str, Any] = field(default_factory=dict)
+
+
+SPECS = (
+    Spec(
+        "7",
+        "A correction is known when the server has it",
+        "Drawn at 08:00, reported at 14:00, corrected on the 7th. The first version was seen before the second came, "
+        "so the second is witnessed: it is known from its lastUpdated, and closes the first then.",
+        """
+        received | resource    | version | lastUpdated | status    | drawn   | issued  | value
+        5 15:00  | Observation | 1       | 5 14:00     | final     | 5 08:00 | 5 14:00 | 7.5
+        8 00:00  | Observation | 2       | 7 10:30     | corrected | 5 08:00 | 5 14:00 | 6.1
+        """,
+        """
+        asked at | known
+        5 13:59  | -
+        5 14:00  | 7.5
+        7 10:29  | 7.5
+        7 10:30  | 6.1
+        """,
+    ),
+    Spec(
+        "7",
+        "Versions are put in order by lastUpdated, not by arrival",
+        "An older version that arrives after a newer one does not win.",
+        """
+        received | resource    | version | lastUpdated | status    | drawn   | issued  | value
+        8 00:00  | Observation | 2       | 7 10:30     | corrected | 5 08:00 | 5 14:00 | 6.1
+        9 00:00  | Observation | 1       | 5 14:00     | final     | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        5 14:00  | 7.5
+        7 10:30  | 6.1
+        9 12:00  | 6.1
+        """,
+    ),
+    Spec(
+        "7",
+        "The same version twice is one version",
+        "Overlapping pulls bring what is already held.",
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued  | value
+        5 15:00  | Observation | 1       | 5 14:00     | final  | 5 08:00 | 5 14:00 | 7.5
+        6 15:00  | Observation | 1       | 5 14:00     | final  | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        5 14:00  | 7.5
+        6 15:00  | 7.5
+        """,
+    ),
+    Spec(
+        "7",
+        "Without versionId and lastUpdated, A, B, A are three versions",
+        "Content equal to the latest held is a duplicate; content that returns is not. Each is known from its receipt.",
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued  | value
+        5 15:00  | Observation | -       | -           | final  | 5 08:00 | 5 14:00 | 7.5
+        6 15:00  | Observation | -       | -           | final  | 5 08:00 | 5 14:00 | 7.5
+        7 15:00  | Observation | -       | -           | final  | 5 08:00 | 5 14:00 | 6.1
+        8 15:00  | Observation | -       | -           | final  | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        5 14:00  | 7.5
+        6 15:00  | 7.5
+        7 15:00  | 6.1
+        8 15:00  | 7.5
+        """,
+    ),
+    Spec(
+        "8",
+        "A snapshot is known from when it was issued",
+        "Seen for the first time, long after: nothing says that its content is younger than its author time.",
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued  | value
+        20 00:00 | Observation | -       | -           | final  | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        5 13:59  | -
+        5 14:00  | 7.5
+        """,
+    ),
+    Spec(
+        "8",
+        "A corrected snapshot is not known before the correction",
+        "The first value was never seen. That the corrected one was known on the 5th would be a lie.",
+        """
+        received | resource    | version | lastUpdated | status    | drawn   | issued  | value
+        20 00:00 | Observation | 3       | 7 10:30     | corrected | 5 08:00 | 5 14:00 | 6.1
+        """,
+        """
+        asked at | known
+        5 14:00  | -
+        7 10:29  | -
+        7 10:30  | 6.1
+        """,
+    ),
+    Spec(
+        "8",
+        "A snapshot that was touched long after it was issued is suspected",
+        "lastUpdated is later than issued by more than the tolerance of one day.",
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued  | value
+        20 00:00 | Observation | 3       | 9 10:30     | final  | 5 08:00 | 5 14:00 | 6.1
+        """,
+        """
+        asked at | known
+        5 14:00  | -
+        9 10:30  | 6.1
+        """,
+    ),
+    Spec(
+        "8",
+        "Within the tolerance it is not",
+        "An interface that files results some hours later is no sign of a change.",
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued  | value
+        20 00:00 | Observation | 3       | 6 10:30     | final  | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        5 14:00  | 7.5
+        """,
+    ),
+    Spec(
+        "9",
+        "An order counts as ordered until its end was known",
+        "A stopped order, seen for the first time: when it was stopped is not in it, so it is stopped from lastUpdated.",
+        """
+        received | resource          | version | lastUpdated | status  | authored
+        20 00:00 | MedicationRequest | 4       | 9 10:30     | stopped | 5 08:00
+        """,
+        """
+        asked at | known
+        5 07:59  | -
+        5 08:00  | active
+        9 10:30  | stopped
+        """,
+    ),
+    Spec(
+        "9",
+        "A condition counts as present until its resolution was known",
+        "Recorded on the 5th, over on the 9th; the server heard of that on the 12th. The code may be as young as "
+        "lastUpdated, more than a day after the recording, so nothing of it is known before.",
+        """
+        received | resource  | version | lastUpdated | recorded | onset   | abated  | status
+        20 00:00 | Condition | -       | -           | 5 08:00  | 4 00:00 | 9 00:00 | resolved
+        """,
+        """
+        asked at | known
+        5 07:59  | -
+        5 08:00  | active
+        9 00:00  | active
+        19 00:00 | active
+        20 00:00 | resolved
+        """,
+    ),
+    Spec(
+        "9",
+        "A condition that was touched late is not known before",
+        "Its code is revised in place too, and lastUpdated is more than the tolerance after the recording.",
+        """
+        received | resource  | version | lastUpdated | recorded | onset   | abated  | status
+        20 00:00 | Condition | 5       | 12 10:00    | 5 08:00  | 4 00:00 | 9 00:00 | resolved
+        """,
+        """
+        asked at | known
+        5 08:00  | -
+        12 09:59 | -
+        12 10:00 | resolved
+        """,
+    ),
+    Spec(
+        "9",
+        "An encounter is in progress until its end was known",
+        "Admitted on the 5th, discharged on the 8th, the server's record of the end is of the 9th.",
+        """
+        received | resource  | version | lastUpdated | start   | end     | status
+        20 00:00 | Encounter | 7       | 9 06:00     | 5 08:00 | 8 12:00 | finished
+        """,
+        """
+        asked at | known
+        5 07:59  | -
+        5 08:00  | in-progress
+        8 12:00  | in-progress
+        9 06:00  | finished
+        """,
+    ),
+    Spec(
+        "9",
+        "A death is known from when it was written down",
+        "Birth date and sex are of always; deceasedDateTime does not say when it was recorded.",
+        """
+        received | resource | version | lastUpdated | born       | deceased
+        20 00:00 | Patient  | 3       | 10 09:00    | 1960-05-04 | 6 03:00
+        """,
+        """
+        asked at         | known
+        1990-01-01 00:00 | alive
+        6 03:00          | alive
+        10 08:59         | alive
+        10 09:00         | deceased
+        """,
+    ),
+    Spec(
+        "10",
+        "What is reported is known when it was written down here",
+        "An order that the patient reports was authored elsewhere.",
+        """
+        received | resource          | version | lastUpdated | status | authored | reported
+        20 00:00 | MedicationRequest | 1       | 9 10:30     | active | 1 08:00  | true
+        """,
+        """
+        asked at | known
+        1 08:00  | -
+        9 10:30  | active
+        """,
+    ),
+    Spec(
+        "11",
+        "lastUpdated before a migration means nothing",
+        "The source says `migrated_before = 2024-03-10`: until then the server copied old records in.",
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued  | value
+        20 00:00 | Observation | 1       | 9 23:00     | final  | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        5 14:00  | 7.5
+        """,
+        {"migrated_before": "2024-03-10T00:00:00Z"},
+    ),
+    Spec(
+        "11",
+        "The policy `server` goes by lastUpdated alone",
+        '`known_at = "server"`: for a source whose `issued` cannot be trusted.',
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued  | value
+        20 00:00 | Observation | 1       | 5 18:00     | final  | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        5 14:00  | -
+        5 18:00  | 7.5
+        """,
+        {"known_at": "server"},
+    ),
+    Spec(
+        "11",
+        "The policy `received` goes by receipt alone",
+        '`known_at = "received"`: known is what we hold.',
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued  | value
+        20 00:00 | Observation | 1       | 5 18:00     | final  | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        5 18:00  | -
+        20 00:00 | 7.5
+        """,
+        {"known_at": "received"},
+    ),
+    Spec(
+        "11",
+        "The policy `reported` believes the author time, and marks what nothing supports",
+        '`known_at = "reported"`: without `issued`, the time of drawing is assumed to be the time of knowing.',
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued | value
+        20 00:00 | Observation | 1       | 9 18:00     | final  | 5 08:00 | -      | 7.5
+        """,
+        """
+        asked at | known
+        5 07:59  | -
+        5 08:00  | 7.5
+        """,
+        {"known_at": "reported"},
+    ),
+    Spec(
+        "12",
+        "Nothing is known later than we hold it",
+        "A server whose clock is ahead.",
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued  | value
+        5 15:00  | Observation | 1       | 5 16:00     | final  | 5 08:00 | 5 16:00 | 7.5
+        """,
+        """
+        asked at | known
+        5 14:59  | -
+        5 15:00  | 7.5
+        """,
+    ),
+    Spec(
+        "13",
+        "A withdrawn result is known no more",
+        "entered-in-error closes what stood before.",
+        """
+        received | resource    | version | lastUpdated | status           | drawn   | issued  | value
+        5 15:00  | Observation | 1       | 5 14:00     | final            | 5 08:00 | 5 14:00 | 7.5
+        9 00:00  | Observation | 2       | 8 17:00     | entered-in-error | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        8 16:59  | 7.5
+        8 17:00  | withdrawn
+        """,
+    ),
+    Spec(
+        "13",
+        "A deleted result is known no more, and can come back",
+        "A deletion without a time is known from its receipt.",
+        """
+        received | resource    | version | lastUpdated | status  | drawn   | issued  | value
+        5 15:00  | Observation | 1       | 5 14:00     | final   | 5 08:00 | 5 14:00 | 7.5
+        8 17:00  | Observation | -       | -           | DELETED | -       | -       | -
+        9 17:00  | Observation | 3       | 9 12:00     | final   | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        8 16:59  | 7.5
+        8 17:00  | -
+        9 12:00  | 7.5
+        """,
+    ),
+    Spec(
+        "13",
+        "What cannot be read still closes what stood before",
+        "The second version has a text where its value should be: it goes to the quarantine, and the first does not live on.",
+        """
+        received | resource    | version | lastUpdated | status    | drawn   | issued  | value
+        5 15:00  | Observation | 1       | 5 14:00     | final     | 5 08:00 | 5 14:00 | 7.5
+        9 00:00  | Observation | 2       | 8 17:00     | corrected | 5 08:00 | 5 14:00 | "high"
+        """,
+        """
+        asked at | known
+        8 16:59  | 7.5
+        8 17:00  | -
+        """,
+    ),
+    Spec(
+        "C",
+        "A vital sign is known at the bedside",
+        "vital-signs are a bedside category unless the source says otherwise: known at the effective end when there is no issued.",
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued | value | category
+        20 00:00 | Observation | -       | -           | final  | 5 08:00 | -      | 37.2  | vital-signs
+        20 00:00 | Observation | -       | -           | final  | 6 08:00 | -      | 7.5   | laboratory
+        """,
+        """
+        asked at | known
+        5 08:00  | 37.2
+        6 08:00  | 37.2
+        20 00:00 | 37.2, 7.5
+        """,
+    ),
+    Spec(
+        "C",
+        "A discharge diagnosis is coded after discharge",
+        "Its recordedDate is the admission's, as in the Synthea sample; it is known from the end of its encounter.",
+        """
+        received | resource  | version | lastUpdated | start   | end     | status   | recorded | onset   | category            | encounter
+        20 00:00 | Encounter | -       | -           | 5 08:00 | 8 12:00 | finished | -        | -       | -                   | -
+        20 00:00 | Condition | -       | -           | -       | -       | active   | 5 08:00  | 5 08:00 | encounter-diagnosis | yes
+        """,
+        """
+        asked at | known
+        5 08:00  | in-progress
+        8 11:59  | in-progress
+        8 12:00  | active, in-progress
+        """,
+    ),
+    Spec(
+        "19",
+        "A day is an interval: true from its first instant, known from its last",
+        "Issued some time on the 5th.",
+        """
+        received | resource    | version | lastUpdated | status | drawn      | issued     | value
+        20 00:00 | Observation | -       | -           | final  | 2024-03-05 | 2024-03-05 | 7.5
+        """,
+        """
+        asked at | known
+        5 23:59  | -
+        6 00:00  | 7.5
+        """,
+    ),
+    Spec(
+        "20",
+        "A time without an offset is in the source's time zone",
+        "The source is in Berlin, an hour ahead of UTC in March.",
+        """
+        received | resource    | version | lastUpdated | status | drawn               | issued              | value
+        20 00:00 | Observation | -       | -           | final  | 2024-03-05T08:00:00 | 2024-03-05T14:00:00 | 7.5
+        """,
+        """
+        asked at | known
+        5 12:59  | -
+        5 13:00  | 7.5
+        """,
+        {"timezone": "Europe/Berlin"},
+    ),
+    Spec(
+        "20",
+        "A time that occurs twice is known at its second occurrence",
+        "On 27 October 2024 clocks in Berlin go back: 02:30 is 00:30 and 01:30 UTC.",
+        """
+        received         | resource    | version | lastUpdated | status | drawn               | issued              | value
+        2024-12-01 00:00 | Observation | -       | -           | final  | 2024-10-27T02:30:00 | 2024-10-27T02:30:00 | 7.5
+        """,
+        """
+        asked at         | known
+        2024-10-27 01:29 | -
+        2024-10-27 01:30 | 7.5
+        """,
+        {"timezone": "Europe/Berlin"},
+    ),
+)
+
+
+def table(text: str) -> list[dict[str, str]]:
+    """The lines of a table as dictionaries; `-` is an empty text."""
+    lines = [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]
+    return [
+        {name: "" if cell == "-" else cell for name, cell in zip(lines[0], line, strict=True)} for line in lines[1:]
+    ]
+
+
+def instant(text: str) -> dt.datetime:
+    """`5 14:00` (of March 2024) or `2024-12-01 00:00`, in UTC."""
+    if "-" not in text:
+        day, time = text.split()
+        text = f"2024-03-{int(day):02} {time}"
+    return dt.datetime.fromisoformat(text).replace(tzinfo=dt.UTC)
+
+
+def markdown() -> str:
+    """The page docs/time.md."""
+    parts = [
+        "# When what counts as known\n\nGenerated from the tables that `tests/spec/test_evidence.py` runs: do not edit. "
+        "All times are of March 2024 in UTC, as `day hour:minute`, unless a date is given; `-` is nothing.\n"
+    ]
+    for spec in SPECS:
+        parts.append(f"\n## {spec.title}\n\nRule {spec.rule}. {spec.text}\n")
+        parts += [f"\n{_markdown(text)}" for text in (spec.arrives, spec.known)]
+    return "".join(parts)
+
+
+def _markdown(text: str) -> str:
+    lines = [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]
+    rule = ["---"] * len(lines[0])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (lines[0], rule, *lines[1:]))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(markdown(), encoding="utf-8")
+    print(f"wrote {PAGE.name}", file=sys.stderr)
