@@ -83,7 +83,7 @@ class Units:
 
     def _molar(self, source: _Unit, target: _Unit, grams_per_mole: float | None) -> Conversion | None:
         molar_mass = self._parse("g/mol")
-        if grams_per_mole is None or molar_mass is None:
+        if grams_per_mole is None or molar_mass is None or source.is_temperature or target.is_temperature:
             return None
         to_moles = _linear(source.divided_by(molar_mass), target)
         if to_moles:
@@ -125,6 +125,11 @@ class _Unit:
     quantity: Any
     annotation: bool
     arbitrary: tuple[str, ...]
+
+    @property
+    def is_temperature(self) -> bool:
+        # pint neither multiplies nor compares a quantity on a scale with an offset.
+        return self.quantity is not None and "[temperature]" in self.quantity.dimensionality
 
     def times(self, other: _Unit) -> _Unit:
         return _Unit(self.quantity and self.quantity * other.quantity, False, self.arbitrary)

@@ -132,3 +132,8 @@ def test_what_needs_no_ucum_does_not_load_it() -> None:
         "u.conversion('mg/dL', 'mg/dL'); u.ucum(None, None, 'mmHg'); u.check('%'); sys.exit('pint' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("source", "target"), [("Cel", "mg/dL"), ("mg/dL", "[degF]")])
+def test_a_temperature_under_a_code_with_a_molar_mass_does_not_convert(units: Units, source: str, target: str) -> None:
+    assert units.conversion(source, target, "2345-7") is None
