@@ -19,6 +19,7 @@ from fhir_features.features.engine import stand_at
 from fhir_features.features.repository import load_views
 from fhir_features.features.retrieval import TrainingSet, requests, retrieve
 from fhir_features.features.spine import read_spine
+from fhir_features.features.tables import Build, build
 from fhir_features.features.terms import ontologies
 from fhir_features.features.view import FeatureView
 from fhir_features.lake import newest_store_seq, reading
@@ -30,6 +31,7 @@ class FeatureStore:
     def __init__(self, path: str | Path) -> None:
         self.config = load_config(path)
         self.lake = self.config.warehouse.path / "lake"
+        self.tables = self.config.warehouse.path / "features"
 
     @cached_property
     def views(self) -> dict[str, FeatureView]:
@@ -46,6 +48,14 @@ class FeatureStore:
         """The statement that answers a view."""
         chosen = self.view(view) if isinstance(view, str) else view
         return compile_features(chosen.features).sql
+
+    def build(self, view: str | FeatureView) -> Build:
+        """Append to a view's feature table what is new up to the watermarks. Raises FeatureTableError, LakeError."""
+        chosen = self.view(view) if isinstance(view, str) else view
+        with reading(self.lake) as con:
+            store_seq = newest_store_seq(con)
+            stand_at(con, ontologies(), store_seq)
+            return build(con, ontologies(), chosen, self.tables, store_seq=store_seq)
 
     def get_historical_features(
         self,

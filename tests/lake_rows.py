@@ -1,13 +1,14 @@
 """Event rows for tests, written straight into a lake: what normalize would have written, without the FHIR.
 
-A `LakeRows` collects plain dictionaries, one an event row, in the columns of `fhir_features.lake.schema`; columns that a
-test does not name get an ordinary value. `fill` writes them through a connection, `memory_lake` makes a lake that lives
-in memory for tests that need many.
+A `LakeRows` collects plain dictionaries, one an event row, in the columns of `fhir_features.lake.schema`; columns that
+a test does not name get an ordinary value. `fill` writes them through a connection; `memory_lake` makes a lake that
+lives in memory, for tests that need many.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from functools import cache
 from typing import Any
 
 import duckdb
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from fhir_features.lake import EVENT_TABLES, bucket_sql, commit, connect, identifier
 from fhir_features.lake.schema import TABLES
+from fhir_features.ontology import load_ontologies
 
 UTC = dt.UTC
 URIS = {
@@ -24,7 +26,7 @@ URIS = {
     "rxnorm": "http://www.nlm.nih.gov/research/umls/rxnorm",
 }
 _TYPE_OF = {table.name: resource_type for resource_type, table in EVENT_TABLES.items()}
-_BY_NAME = {table.name: table for table in TABLES}
+TABLES_BY_NAME = {table.name: table for table in TABLES}
 
 
 def at(text: str) -> dt.datetime:
@@ -37,21 +39,22 @@ class LakeRows:
 
     def __init__(self) -> None:
         self.tables: dict[str, list[dict[str, Any]]] = {table.name: [] for table in TABLES}
-        self._codes: dict[tuple[tuple[str, str], ...], int] = {}
+        self._codes: dict[tuple[str, ...], int] = {}
         self._units: dict[str | None, int] = {}
         self.store_seq = 1
 
     def code(self, *texts: str) -> int:
         """The code_id of a CodeableConcept with these codings, each as `loinc:4548-4`."""
-        codings = tuple((text.split(":", 1)[0], text.split(":", 1)[1]) for text in texts)
-        if codings not in self._codes:
-            code_id = self._codes[codings] = len(self._codes) + 1
-            for ordinal, (system, code) in enumerate(codings):
-                self._add(
-                    "codings",
-                    {"code_id": code_id, "ordinal": ordinal, "system": URIS.get(system, system), "code": code},
-                )
-        return self._codes[codings]
+        if texts not in self._codes:
+            self._codes[texts] = len(self._codes) + 1
+            for coding in _codings(self._codes[texts], texts):
+                self._add("codings", coding)
+        return self._codes[texts]
+
+    def resolve(self) -> None:
+        """Write down what each code_id means under the shipped lock, as normalize does."""
+        for row in _resolved(tuple(self._codes)):
+            self._add("resolution", dict(row))
 
     def unit(self, ucum: str | None) -> int | None:
         """The unit_id of a UCUM unit; None for no unit."""
@@ -136,9 +139,28 @@ class LakeRows:
         return row
 
 
+def _codings(code_id: int, texts: tuple[str, ...]) -> list[dict[str, Any]]:
+    parts = [text.split(":", 1) for text in texts]
+    return [
+        {"code_id": code_id, "ordinal": ordinal, "system": URIS.get(system, system), "code": code}
+        for ordinal, (system, code) in enumerate(parts)
+    ]
+
+
+@cache
+def _resolved(concepts: tuple[tuple[str, ...], ...]) -> list[dict[str, Any]]:
+    known = load_ontologies()
+    columns = dict(TABLES_BY_NAME["codings"].columns)
+    types = {"BIGINT": pa.int64(), "SMALLINT": pa.int16(), "VARCHAR": pa.string(), "BOOLEAN": pa.bool_()}
+    schema = pa.schema([(name, types[kind]) for name, kind in columns.items() if name != "store_seq"])
+    rows = [coding for number, texts in enumerate(concepts, start=1) for coding in _codings(number, texts)]
+    found = known.resolve_dictionary(pa.Table.from_pylist(rows, schema=schema)).to_pylist()
+    return [{**row, "lock_id": known.lock_id} for row in found]
+
+
 def fill(con: duckdb.DuckDBPyConnection, rows: LakeRows, *, buckets: int, store_seq: int | None = None) -> None:
     """Write the rows (of one commit, when a store_seq is named) into the attached lake."""
-    for name, table in _BY_NAME.items():
+    for name, table in TABLES_BY_NAME.items():
         chosen = [row for row in rows.tables[name] if store_seq is None or row["store_seq"] == store_seq]
         if not chosen:
             continue
@@ -177,7 +199,7 @@ def memory_lake(*, buckets: int = 4) -> duckdb.DuckDBPyConnection:
 
 def refill(con: duckdb.DuckDBPyConnection, rows: LakeRows, *, buckets: int = 4) -> None:
     """Let a lake in memory hold these rows and no others."""
-    for name in _BY_NAME:
+    for name in TABLES_BY_NAME:
         if name != "meta":
             con.execute(f"TRUNCATE lake.{name}")
     con.execute("INSERT INTO lake.commits (store_seq) VALUES (?)", [rows.store_seq])

@@ -9,21 +9,23 @@ from __future__ import annotations
 import datetime as dt
 import math
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 from fhir_features.ontology import load_ontologies
 
 Row = dict[str, Any]
+ontologies = cache(load_ontologies)
 DAY = dt.timedelta(days=1)
 OPEN = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
 class Reference:
-    """Answers from the rows of a `LakeRows`."""
+    """Answers from the rows of a `LakeRows` whose codes are resolved."""
 
     def __init__(self, tables: dict[str, list[Row]]) -> None:
         self.tables = tables
-        self.known = load_ontologies()
+        self.known = ontologies()
         self.concepts_of = self._resolve()
 
     def answer(self, feature: Any, site: str, patient_id: str, t: dt.datetime, k: dt.datetime) -> Any:
@@ -173,16 +175,8 @@ class Reference:
     # Codes and units
 
     def _resolve(self) -> dict[int, set[tuple[str, str]]]:
-        import pyarrow as pa
-
-        schema = pa.schema(
-            [("code_id", pa.int64()), ("ordinal", pa.int16())]
-            + [(name, pa.string()) for name in ("system", "code", "version", "display")]
-            + [("user_selected", pa.bool_())]
-        )
-        rows = [{name: row.get(name) for name in schema.names} for row in self.tables["codings"]]
         found: dict[int, set[tuple[str, str]]] = {}
-        for row in self.known.resolve_dictionary(pa.Table.from_pylist(rows, schema=schema)).to_pylist():
+        for row in self.tables["resolution"]:
             found.setdefault(row["code_id"], set()).add((row["system"], row["code"]))
         return found
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fhir_features.features.nodes import Aggregate, Feature, PatientFact, Rows, Window
-from fhir_features.features.operators import MAGNITUDE, OPERATORS
+import pyarrow as pa
+
+from fhir_features.features.nodes import Aggregate, Feature, Kind, PatientFact, Rows, Value, Window
+from fhir_features.features.operators import ARROW_TYPES, MAGNITUDE, OPERATORS, PATIENT_OPERATORS
 from fhir_features.lake import identifier, literal
 
 # TIME section C, column "counts unless the feature asks otherwise".
@@ -32,12 +34,24 @@ _UNITS = (("w", 604_800_000_000), ("d", 86_400_000_000), ("h", 3_600_000_000), (
 
 @dataclass(frozen=True)
 class Plan:
-    """A compiled view: the statement, the names of its features, and the selections of each table in their order."""
+    """A compiled view: the statement, its columns, and the selections of each table in their order."""
 
     sql: str
-    names: tuple[str, ...]
+    features: tuple[Feature, ...]
     selections: dict[str, tuple[Rows, ...]] = field(hash=False)
     reads_encounters: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the features."""
+        return tuple(feature.name for feature in self.features)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of an answer: `question` and the features."""
+        return pa.schema(
+            [("question", pa.int64())] + [(each.name, ARROW_TYPES[kind_of(each.value)]) for each in self.features]
+        )
 
 
 def compile_features(features: tuple[Feature, ...]) -> Plan:
@@ -62,10 +76,17 @@ def compile_features(features: tuple[Feature, ...]) -> Plan:
     )
     return Plan(
         sql,
-        tuple(feature.name for feature in features),
+        features,
         {part.table: part.selections for part in parts},
         reads_encounters=any(part.needs_open_encounters for part in parts),
     )
+
+
+def kind_of(value: Value) -> Kind:
+    """Which kind of answer a value gives."""
+    if isinstance(value, PatientFact):
+        return PATIENT_OPERATORS[value.operator][0]
+    return OPERATORS[value.operator].kind
 
 
 def duration_text(us: int) -> str:
@@ -224,6 +245,18 @@ def _selected(table: str, columns: str, source: str, where: str, last_of_tie: st
 )"""
 
 
+_SUPPLY_DAYS = "e.supply_days * (coalesce(e.repeats, 0) + 1)"
+
+# When an order is over: the earliest end that it states, else after what the feature assumes (TIME section C).
+ENDS_AT = f"""coalesce(
+      least(
+        e.bounds_end,
+        {_days_after("e.effective_at", "e.dosage_days")},
+        {_days_after("coalesce(e.authored_at, e.effective_at)", _SUPPLY_DAYS)}
+      ),
+      e.effective_at + to_microseconds(m.assume_us)
+    )"""
+
 _VALUE = "e.value_number * c.factor + c.addend"
 
 _SELECTED = {
@@ -250,15 +283,7 @@ _SELECTED = {
     ),
     "medication_requests": _selected(
         "medication_requests",
-        ",\n    e.status,\n"
-        "    coalesce(\n"
-        "      least(\n"
-        "        e.bounds_end,\n"
-        f"        {_days_after('e.effective_at', 'e.dosage_days')},\n"
-        f"        {_days_after('coalesce(e.authored_at, e.effective_at)', 'e.supply_days * (coalesce(e.repeats, 0) + 1)')}\n"
-        "      ),\n"
-        "      e.effective_at + to_microseconds(m.assume_us)\n"
-        "    ) AS ends_at",
+        f",\n    e.status,\n    {ENDS_AT} AS ends_at",
         "JOIN medication_requests_members m ON m.code_id = e.code_id",
         f"e.status IN {listed(MEDICATION_STATUSES)}\n"
         "    AND NOT coalesce(e.do_not_perform, false)\n"

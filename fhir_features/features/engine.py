@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from fhir_features.features.compile import Plan
-from fhir_features.features.terms import create_conversions, create_members, create_resolved
+from fhir_features.features.terms import create_conversions, create_resolved
 from fhir_features.lake import bucket_count, bucket_sql, create_views
 from fhir_features.ontology import Ontologies
 
@@ -45,19 +45,16 @@ ORDER BY bucket, site, patient_id, t, k""")
 def answers(
     con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan, *, questions_a_pass: int | None = None
 ) -> Iterator[pa.Table]:
-    """The answers to what was asked, as tables of `question` and a column a feature, in the order of buckets."""
-    create_lookups(con, known, plan)
-    size = questions_a_pass or max(1, _ANSWERS_A_PASS // len(plan.names))
-    for first, last in _passes(con, size):
-        yield con.execute(plan.sql, {"first_bucket": first, "last_bucket": last}).to_arrow_table()
+    """The answers to what was asked, as tables of the plan's schema, in the order of buckets.
 
-
-def create_lookups(con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan) -> None:
-    """Create the tables that a plan's statement joins events with."""
-    for table, selections in plan.selections.items():
-        create_members(con, known, table, selections)
+    `create_members` must have been called for the plan.
+    """
     if "observations" in plan.selections:
         create_conversions(con, known, plan.selections["observations"])
+    size = questions_a_pass or max(1, _ANSWERS_A_PASS // len(plan.features))
+    for first, last in _passes(con, size):
+        answered = con.execute(plan.sql, {"first_bucket": first, "last_bucket": last}).to_arrow_table()
+        yield answered.cast(plan.schema)
 
 
 def _passes(con: duckdb.DuckDBPyConnection, size: int) -> list[tuple[int, int]]:

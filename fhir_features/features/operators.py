@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from fhir_features.features.nodes import Kind
 
 # Sums must not depend on the order of rows, which floating ones do. 15 decimals keep doubles of clinical size exactly
@@ -16,6 +18,13 @@ EXACT = "DECIMAL(38, 15)"
 MAGNITUDE = 1e17
 
 DAY = "86400000000.0"
+
+ARROW_TYPES: dict[Kind, pa.DataType] = {
+    "number": pa.float64(),
+    "count": pa.int64(),
+    "boolean": pa.bool_(),
+    "text": pa.string(),
+}
 
 
 @dataclass(frozen=True)

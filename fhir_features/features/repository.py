@@ -31,9 +31,8 @@ def load_views(folder: Path) -> dict[str, FeatureView]:
         raise DefinitionError(f"{file}{_line(error, file)}: {_said(error)}") from None
     views: dict[str, FeatureView] = {}
     for value in vars(module).values():
-        if isinstance(value, FeatureView):
-            if views.setdefault(value.name, value) != value:
-                raise DefinitionError(f"{file}: two feature views are named '{value.name}': rename one")
+        if isinstance(value, FeatureView) and views.setdefault(value.name, value) != value:
+            raise DefinitionError(f"{file}: two feature views are named '{value.name}': rename one")
     return views
 
 

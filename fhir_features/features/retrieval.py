@@ -20,6 +20,7 @@ from fhir_features.features.engine import answers, ask
 from fhir_features.features.nodes import Feature
 from fhir_features.features.spine import KEYS, TIME
 from fhir_features.features.summary import Summary, count_rows, incomplete_questions, resource_types, unknown_questions
+from fhir_features.features.terms import create_members
 from fhir_features.features.view import FeatureView
 from fhir_features.ontology import Ontologies
 
@@ -100,7 +101,8 @@ def retrieve(
     table = spine
     for request in wanted:
         plan = compile_features(request.features)
-        answered = pa.concat_tables(list(answers(con, known, plan)) or [_nothing(con, plan.sql)])
+        create_members(con, known, plan)
+        answered = pa.concat_tables(list(answers(con, known, plan)) or [plan.schema.empty_table()])
         rows = answered.sort_by("question").drop_columns("question").take(places)
         for name in plan.names:
             table = table.append_column(name, rows.column(name))
@@ -149,8 +151,3 @@ FROM spine""")
         {"k": known_as_of},
     ).to_arrow_table()
     return places.column(0).combine_chunks(), distinct
-
-
-def _nothing(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
-    """The columns of an answer, without a row: what a spine of 0 rows gets."""
-    return con.execute(sql, {"first_bucket": 0, "last_bucket": 0}).to_arrow_table().slice(0, 0)

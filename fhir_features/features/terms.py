@@ -13,6 +13,7 @@ from functools import cache
 import duckdb
 import pyarrow as pa
 
+from fhir_features.features.compile import Plan
 from fhir_features.features.nodes import Encounters, Medications, Observations, Rows
 from fhir_features.ontology import Ontologies, load_ontologies
 
@@ -61,16 +62,17 @@ ORDER BY code_id, ordinal""").to_arrow_table()
         con.unregister("resolved_in_memory")
 
 
-def create_members(con: duckdb.DuckDBPyConnection, known: Ontologies, table: str, selections: Sequence[Rows]) -> None:
-    """Create the temporary table `<table>_members`: the code_ids, or classes, of each selection.
+def create_members(con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan) -> None:
+    """Create the temporary tables `<table>_members`: the code_ids, or encounter classes, of each selection of a plan.
 
     A code_id is a member when any of its concepts, mapped ones included, is in the expanded concept set.
     """
-    if table == "encounters":
-        _create(con, "encounters_members", _CLASSES, _classes(selections))
-        return
-    rows = [row for number, chosen in enumerate(selections) for row in _code_ids(con, known, number, chosen)]
-    _create(con, f"{table}_members", _MEMBERS, rows)
+    for table, selections in plan.selections.items():
+        if table == "encounters":
+            _create(con, "encounters_members", _CLASSES, _classes(selections))
+        else:
+            rows = [row for number, chosen in enumerate(selections) for row in _code_ids(con, known, number, chosen)]
+            _create(con, f"{table}_members", _MEMBERS, rows)
 
 
 def create_conversions(con: duckdb.DuckDBPyConnection, known: Ontologies, selections: Sequence[Rows]) -> None:

@@ -1,18 +1,23 @@
-"""How many cases are generated: 200, always the same ones; by hand more, and new ones.
+"""How many cases are generated: 200, always the same ones; by hand more, new ones, and failures made small.
 
 GENERATED_CASES=5000 .venv/bin/pytest tests/generative
 """
 
 import os
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
+
+CASES = int(os.environ.get("GENERATED_CASES", "200"))
+BY_HAND = "GENERATED_CASES" in os.environ
 
 settings.register_profile(
     "generated",
-    max_examples=int(os.environ.get("GENERATED_CASES", "200")),
-    derandomize="GENERATED_CASES" not in os.environ,
+    max_examples=CASES,
+    derandomize=not BY_HAND,
     database=None,
     deadline=None,
+    phases=[Phase.generate, Phase.shrink] if BY_HAND else [Phase.generate],
+    report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("generated")

@@ -1,4 +1,4 @@
-"""What is generated: rows that are late, corrected, withdrawn, re-dated, tied or twofold, and features that ask for them.
+"""What is generated: rows that are late, corrected, withdrawn, re-dated, tied or twofold, and features over them.
 
 Instants lie on a coarse grid with a few odd microseconds, so that they meet each other and the edges of windows often.
 Ids are chosen to be confused by whoever joins strings.
@@ -20,9 +20,10 @@ WINDOWS = [None, "12h", "1d", "7d", "30d"]
 OBSERVATION_CODES = ["loinc:4548-4", "loinc:2345-7", "loinc:8310-5"]
 UNITS = {
     "loinc:4548-4": ["%", "mg/dL", None],
-    "loinc:2345-7": ["mg/dL", "g/L", "Cel"],
+    "loinc:2345-7": ["mg/dL", "mmol/L", "Cel"],
     "loinc:8310-5": ["Cel", "[degF]"],
 }
+ASKED_UNITS = {"loinc:4548-4": ["%"], "loinc:2345-7": ["mg/dL", "g/L", "mmol/L"], "loinc:8310-5": ["Cel", "[degF]"]}
 OBSERVATION_STATUSES = [
     "final",
     "preliminary",
@@ -55,6 +56,9 @@ days = st.sampled_from([None, None, 0.5, 1.0, 7.0, 30.0, 1e300])
 def lake_rows(draw: st.DrawFn) -> LakeRows:
     """The rows of a small lake: a few resources of each type, each with up to three versions."""
     rows = LakeRows()
+    for code in (*OBSERVATION_CODES, *CONDITION_CODES, *MEDICATION_CODES):
+        rows.code(code)
+    rows.resolve()
     for site, patient_id in PATIENTS:
         if draw(st.booleans()):
             _versions(draw, rows, rows.patient, {"resource_id": patient_id}, _patient, (site, patient_id))
@@ -156,8 +160,7 @@ windows = st.sampled_from(WINDOWS)
 
 def _observation_value(draw: st.DrawFn) -> Any:
     code = draw(st.sampled_from(OBSERVATION_CODES))
-    units = [unit for unit in UNITS[code] if unit in ("%", "mg/dL", "Cel")]
-    series = observation(code, unit=draw(st.sampled_from(units[:1] if code == "loinc:4548-4" else units)))
+    series = observation(code, unit=draw(st.sampled_from(ASKED_UNITS[code])))
     operators = ["last", "first", "min", "max", "mean", "sum", "count", "exists", "time_since_last"]
     return getattr(series, draw(st.sampled_from(operators)))(within=draw(windows))
 

@@ -16,7 +16,7 @@ from fhir_features.features import FeatureView
 from fhir_features.features.compile import compile_features
 from fhir_features.features.engine import answers, ask, stand_at
 from fhir_features.features.operators import OPERATORS, PATIENT_OPERATORS
-from fhir_features.features.terms import ontologies
+from fhir_features.features.terms import create_members, ontologies
 
 INSTANT = pa.timestamp("us", tz="UTC")
 lake = cache(memory_lake)
@@ -39,7 +39,9 @@ def ask_engine(rows: LakeRows, view: FeatureView, asked: Questions, **how: Any) 
     refill(con, rows)
     stand_at(con, ontologies(), 1)
     ask(con, table)
-    tables = list(answers(con, ontologies(), compile_features(view.features), **how))
+    plan = compile_features(view.features)
+    create_members(con, ontologies(), plan)
+    tables = list(answers(con, ontologies(), plan, **how))
     return pa.concat_tables(tables).sort_by("question").drop_columns("question").to_pylist()
 
 
@@ -54,7 +56,7 @@ def test_every_answer_is_that_of_the_reference(rows: LakeRows, view: FeatureView
             assert same(answer[feature.name], expected), (question, feature, answer[feature.name], expected)
 
 
-@settings(max_examples=50)
+@settings(max_examples=settings().max_examples // 4)
 @given(lake_rows(), views(), questions())
 def test_row_order_and_passes_change_no_bit(rows: LakeRows, view: FeatureView, asked: Questions) -> None:
     shuffled = LakeRows()
@@ -62,6 +64,7 @@ def test_row_order_and_passes_change_no_bit(rows: LakeRows, view: FeatureView, a
     assert repr(ask_engine(rows, view, asked)) == repr(ask_engine(shuffled, view, asked, questions_a_pass=1))
 
 
+@settings(max_examples=settings().max_examples // 4)
 @given(lake_rows(), views(), questions(), lake_rows(), instants)
 def test_what_becomes_known_after_t_changes_nothing(
     rows: LakeRows, view: FeatureView, asked: Questions, news: LakeRows, cutoff: dt.datetime
