@@ -169,12 +169,11 @@ def _deleted(entry: fhir.Entry) -> Outcome:
 def _classify(line: bytes, error: Exception) -> Outcome:
     """What a line is that is none of the resources that are normalized: of another type, or broken."""
     try:
-        raw = msgspec.json.decode(line)
+        name = _name(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _rejected(Name(), error)
-    if not isinstance(raw, dict):
+    if name is None:
         return Rejected(Name(), "json", "$", "the line is not a JSON object")
-    name = _name(raw)
     if name.resource_type is None:
         return Rejected(name, "resource-type", "$.resourceType", "it has no resourceType")
     if name.resource_type not in R4_TYPES:
@@ -184,18 +183,18 @@ def _classify(line: bytes, error: Exception) -> Outcome:
     return _rejected(name, error)
 
 
-def _name(raw: dict[str, Any]) -> Name:
-    def text(value: Any) -> str | None:
-        return value if isinstance(value, str) else None
-
-    meta = raw["meta"] if isinstance(raw.get("meta"), dict) else {}
-    return Name(
-        text(raw.get("resourceType")),
-        text(raw.get("id")),
-        text(meta.get("versionId")),
-        text(meta.get("lastUpdated")),
-        text(raw.get("status")),
-    )
+def _name(line: bytes) -> Name | None:
+    """What a line says of its name; null when it is not a JSON object. Raises DecodeError when it is no JSON."""
+    try:
+        header = msgspec.json.decode(line, type=fhir.Header)
+    except msgspec.ValidationError:
+        raw = msgspec.json.decode(line)
+        if not isinstance(raw, dict):
+            return None
+        named = {key: value for key, value in raw.items() if isinstance(value, str)}
+        header = msgspec.convert(named, fhir.Header)
+    meta = header.meta or fhir.Meta()
+    return Name(header.resource_type, header.id, meta.version_id, meta.last_updated, header.status)
 
 
 def _rejected(name: Name, error: Exception) -> Rejected:
