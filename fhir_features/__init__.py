@@ -9,7 +9,16 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_WHERE: dict[str, str] = {}
+_WHERE: dict[str, str] = {
+    "FeatureStore": "fhir_features.store",
+    "FeatureView": "fhir_features.features",
+    "concept_set": "fhir_features.ontology",
+    "condition": "fhir_features.features",
+    "encounter": "fhir_features.features",
+    "medication": "fhir_features.features",
+    "observation": "fhir_features.features",
+    "patient": "fhir_features.features",
+}
 
 __all__ = sorted(_WHERE)
 

@@ -1,0 +1,51 @@
+"""`fhir-features get`: a training set from a file of entities."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from fhir_features.errors import UsageError
+from fhir_features.store import FeatureStore
+from fhir_features.times import instant
+
+
+@click.command()
+@click.argument("entities", type=click.Path(path_type=Path))
+@click.option("--features", "names", multiple=True, required=True, metavar="VIEW[:FEATURE]", help="May be repeated.")
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="A .parquet or .csv file to write.")
+@click.option("--known-as-of", metavar="INSTANT", help="Nothing counts as known after this instant.")
+@click.pass_obj
+def command(config_path: str, entities: Path, names: tuple[str, ...], output: Path, known_as_of: str | None) -> None:
+    """Answer features for the rows of ENTITIES, a Parquet or CSV file with site, patient_id and event_timestamp.
+
+    The summary is printed as JSON: {rows, unknown_patients, incomplete, excluded_values, known_at_source}.
+    """
+    if output.suffix not in (".parquet", ".csv"):
+        raise UsageError(f"{output} is neither .parquet nor .csv: name the output otherwise")
+    answered = FeatureStore(config_path).get_historical_features(
+        entities, list(names), known_as_of=_instant(known_as_of) if known_as_of else None
+    )
+    if output.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        pq.write_table(answered.table, output, compression="zstd")
+    else:
+        import pyarrow.csv as csv
+
+        csv.write_csv(answered.table, output)
+    print(json.dumps(dataclasses.asdict(answered.summary), indent=2))
+    if answered.summary.incomplete:
+        print(f"warning: {answered.summary.incomplete:,} rows lie beyond the watermark", file=sys.stderr)
+
+
+def _instant(text: str) -> dt.datetime:
+    try:
+        return instant(text)
+    except ValueError as error:
+        raise UsageError(f"--known-as-of: {error}") from None
