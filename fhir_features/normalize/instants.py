@@ -134,8 +134,8 @@ def read_instants(
     `zone` is the time zone of texts without an offset. The connection must be in UTC. A text that cannot be read is
     not in it, or has a null `first_at`.
     """
-    texts = "\nUNION\n".join(f"SELECT {identifier(column)} AS text FROM {table}" for column in columns)
-    con.execute(f"CREATE OR REPLACE TEMP VIEW texts AS\nSELECT text FROM (\n{texts}\n) WHERE text IS NOT NULL")
+    texts = "\nUNION ALL\n".join(f"SELECT {identifier(column)} AS text FROM {table}" for column in columns)
+    con.execute(f"CREATE OR REPLACE TEMP VIEW texts AS\nSELECT DISTINCT text FROM (\n{texts}\n) WHERE text IS NOT NULL")
     con.execute(
         "CREATE OR REPLACE TEMP MACRO zone_offset(utc) AS timezone(getvariable('zone'), timezone('UTC', utc)) - utc"
     )

@@ -1,0 +1,127 @@
+"""Versions against a reference in plain Python: any arrival of versions gives the intervals that TIME rules 6 to 13 say.
+
+Each case is a handful of resources whose versions arrive over several runs, out of order, repeated, corrected, withdrawn,
+unreadable, with and without issued, early and late. The reference keeps lists and looks at everything each time.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from landing import land, observation, rows, warehouse
+
+from fhir_features.normalize import normalize
+
+START = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
+DAY = dt.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a resource as a server has it; hours count from START."""
+
+    resource: str
+    number: int
+    updated: int
+    issued: int | None
+    status: str
+    readable: bool
+
+    def as_fhir(self) -> dict[str, Any]:
+        return observation(
+            self.resource,
+            meta={"versionId": str(self.number), "lastUpdated": _text(self.updated)},
+            status=self.status,
+            valueQuantity={"value": self.number if self.readable else "x"},
+            **({"issued": None} if self.issued is None else {"issued": _text(self.issued)}),
+        )
+
+
+@dataclass
+class Held:
+    version: Version
+    received: dt.datetime
+    known_at: dt.datetime
+
+
+def reference(runs: list[list[Version]]) -> list[tuple[str, str, dt.datetime, dt.datetime | None]]:
+    """(resource, version, known_at, known_to) of every version that could be read."""
+    held: dict[str, list[Held]] = {}
+    for number, run in enumerate(runs):
+        received = _received(number)
+        new = []
+        for version in run:
+            others = held.setdefault(version.resource, [])
+            if all(other.version.number != version.number for other in others):
+                others.append(Held(version, received, received))
+                new.append(others[-1])
+        for one in new:
+            earlier = [h for h in held[one.version.resource] if _order(h) < _order(one)]
+            one.known_at = min(_known(one.version, witnessed=bool(earlier)), received)
+    answer = []
+    for versions in held.values():
+        for one in versions:
+            later = [other.known_at for other in versions if _order(other) > _order(one)]
+            if one.version.readable:
+                answer.append((one.version.resource, str(one.version.number), one.known_at, min(later, default=None)))
+    return sorted(answer, key=lambda row: row[:2])
+
+
+def _known(version: Version, *, witnessed: bool) -> dt.datetime:
+    updated = START + dt.timedelta(hours=version.updated)
+    if witnessed or not version.readable or version.issued is None:
+        return updated
+    issued = START + dt.timedelta(hours=version.issued)
+    if version.status in ("corrected", "amended", "appended") or updated > issued + DAY:
+        return max(issued, updated)
+    return issued
+
+
+def _order(held: Held) -> tuple[Any, ...]:
+    return held.version.updated, held.version.number, held.received
+
+
+def _received(run: int) -> dt.datetime:
+    return START + dt.timedelta(hours=40 * (run + 1))
+
+
+def _text(hours: int) -> str:
+    return (START + dt.timedelta(hours=hours)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@st.composite
+def arrivals(draw: st.DrawFn) -> list[list[Version]]:
+    """Runs of versions; a version may come in several runs, in any order."""
+    statuses = st.sampled_from(["preliminary", "final", "corrected", "amended", "appended", "entered-in-error"])
+    versions = [
+        Version(
+            f"o{resource}",
+            number,
+            draw(st.integers(0, 120)),
+            draw(st.none() | st.integers(0, 120)),
+            draw(statuses),
+            draw(st.integers(0, 9)) > 0,
+        )
+        for resource in range(draw(st.integers(4, 12)))
+        for number in range(1, draw(st.integers(1, 4)) + 1)
+    ]
+    return draw(st.lists(st.lists(st.sampled_from(versions), max_size=20), min_size=1, max_size=3))
+
+
+@settings(max_examples=settings().max_examples // 12)
+@given(arrivals())
+def test_intervals_are_those_of_the_reference(runs: list[list[Version]]) -> None:
+    with TemporaryDirectory() as folder:
+        config = warehouse(Path(folder))
+        for number, run in enumerate(runs):
+            lines = [{k: v for k, v in version.as_fhir().items() if v is not None} for version in run]
+            land(config, lines, _received(number))
+        normalize(config)
+        sql = "SELECT resource_id, version, known_at, known_to FROM observations ORDER BY ALL"
+        assert rows(config, sql) == reference(runs)
