@@ -1,0 +1,117 @@
+"""Which rows of the feature tables has the online store not seen yet? In go a FeatureStore and the names of views; out
+comes what Feast has loaded of each into its online store, as an interval of `answered_at`.
+
+Feast keeps only instants, and a table's sites come each to their own watermark. So the build that was loaded last is
+kept as a tag of the view in Feast's registry, which `feast apply` takes away again: then everything is loaded anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from fhir_features.errors import FeatureTableError
+from fhir_features.features.tables import table_folder
+
+if TYPE_CHECKING:
+    from fhir_features.features import FeatureView
+    from fhir_features.store import FeatureStore
+
+_BEGINNING = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
+_LOADED = "loaded_store_seq"
+
+
+@dataclass(frozen=True)
+class Materialized:
+    """What was loaded of one view: the rows with `since` <= answered_at <= `until` (UTC).
+
+    A `since` of None is the beginning of time; both are None when the online store has everything already.
+    """
+
+    view: str
+    since: dt.datetime | None
+    until: dt.datetime | None
+
+
+@dataclass(frozen=True)
+class _Build:
+    store_seq: int
+    watermarks: dict[str, dt.datetime]
+
+
+def materialize(store: FeatureStore, names: Sequence[str] = ()) -> list[Materialized]:
+    """Load what the named views, or all, have built since the last time into the online store of the Feast repository.
+
+    The repository is the folder of the definitions; its views must have been registered with `feast apply`. The first
+    load begins at the beginning of time, and none goes beyond the newest watermark of the table: what is built later
+    lies after it. Raises UsageError for an unknown view, FeatureTableError for one that has not been built or applied.
+    """
+    views = [store.view(name) for name in names] or list(store.views.values())
+    with contextlib.redirect_stdout(sys.stderr):
+        import feast
+
+        serving = feast.FeatureStore(repo_path=str(store.config.features.path))
+        return [_materialize(serving, view, table_folder(store.tables, view)) for view in views]
+
+
+def _materialize(serving: Any, view: FeatureView, folder: Path) -> Materialized:
+    newest = _newest_build(view, folder)
+    registered = _registered(serving, view, folder)
+    since = _since(folder, newest, registered.tags.get(_LOADED))
+    if since is None:
+        return Materialized(view.name, None, None)
+    until = max(newest.watermarks.values())
+    serving.materialize(since, until, feature_views=[view.name])
+    loaded = serving.get_feature_view(view.name)
+    loaded.tags = {**loaded.tags, _LOADED: str(newest.store_seq)}
+    serving.registry.apply_feature_view(loaded, serving.project)
+    return Materialized(view.name, None if since == _BEGINNING else since, until)
+
+
+def _since(folder: Path, newest: _Build, loaded_seq: str | None) -> dt.datetime | None:
+    """From when on the table has rows that have not been loaded; None when it has none."""
+    if loaded_seq == str(newest.store_seq):
+        return None
+    loaded = [_build(file) for file in folder.glob(f"*_{loaded_seq}.parquet")]
+    if not loaded or loaded[0].watermarks.keys() != newest.watermarks.keys():
+        return _BEGINNING
+    return min(loaded[0].watermarks.values())
+
+
+def _newest_build(view: FeatureView, folder: Path) -> _Build:
+    files = folder.glob("*.parquet")
+    newest = max(files, key=lambda file: int(file.stem.rsplit("_", 1)[1]), default=None)
+    if newest is None:
+        raise FeatureTableError(
+            f"feature view '{view.name}' has no feature table yet: run `fhir-features build {view.name}`"
+        )
+    return _build(newest)
+
+
+def _build(file: Path) -> _Build:
+    state = json.loads(pq.read_schema(file).metadata[b"fhir_features"])
+    watermarks = {site: dt.datetime.fromisoformat(text) for site, text in state["watermarks"].items()}
+    return _Build(int(file.stem.rsplit("_", 1)[1]), watermarks)
+
+
+def _registered(serving: Any, view: FeatureView, folder: Path) -> Any:
+    from feast.errors import FeatureViewNotFoundException
+
+    try:
+        registered = serving.get_feature_view(view.name)
+    except FeatureViewNotFoundException:
+        registered = None
+    if registered is None or registered.tags.get("definition") != folder.name:
+        raise FeatureTableError(
+            f"feature view '{view.name}' is not registered with Feast as it is defined now: run `feast apply` in "
+            f"{serving.repo_path}"
+        )
+    return registered

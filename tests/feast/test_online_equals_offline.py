@@ -1,0 +1,227 @@
+"""What unmodified Feast serves online is what the engine answers offline at the instant of materialization."""
+
+from __future__ import annotations
+
+import datetime as dt
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import feast
+import pyarrow as pa
+import pytest
+from feast.repo_config import load_repo_config
+from feast.repo_operations import apply_total
+from project import NOW, Project
+
+from fhir_features.errors import FeatureTableError, UsageError
+from fhir_features.feast import materialize
+from fhir_features.lake import newest_store_seq, reading
+
+
+def apply(project: Project) -> None:
+    """What `feast apply` does, without a process of its own."""
+    repo = project.folder / "feature_repo"
+    for name in ("features", "feast_objects"):
+        sys.modules.pop(name, None)
+    sys.path.insert(0, str(repo))
+    try:
+        apply_total(load_repo_config(repo, repo / "feature_store.yaml"), repo, skip_source_validation=False)
+    finally:
+        sys.path.remove(str(repo))
+
+
+def patients(project: Project) -> list[dict[str, str]]:
+    with reading(project.store.lake) as con:
+        rows = con.execute("SELECT DISTINCT site, patient_id FROM lake.patients ORDER BY ALL").fetchall()
+    return [{"site": site, "patient_id": patient_id} for site, patient_id in rows]
+
+
+def online(project: Project, view: str = "diabetes") -> dict[tuple[str, str], dict[str, Any]]:
+    """What Feast serves of a view, by patient."""
+    serving = feast.FeatureStore(repo_path=str(project.folder / "feature_repo"))
+    names = [feature.name for feature in project.store.view(view).features]
+    asked = patients(project)
+    served = serving.get_online_features(features=[f"{view}:{name}" for name in names], entity_rows=asked).to_dict()
+    return {
+        (key["site"], key["patient_id"]): {name: served[name][row] for name in names} for row, key in enumerate(asked)
+    }
+
+
+def offline(
+    project: Project, until: dict[str, dt.datetime], view: str = "diabetes"
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """What the engine answers for a view at an instant for each site, by patient."""
+    asked = patients(project)
+    spine = pa.table(
+        {
+            "site": [key["site"] for key in asked],
+            "patient_id": [key["patient_id"] for key in asked],
+            "event_timestamp": pa.array([until[key["site"]] for key in asked], pa.timestamp("us", "UTC")),
+        }
+    )
+    rows = project.store.get_historical_features(spine, [view]).to_arrow().to_pylist()
+    keys = ("site", "patient_id", "event_timestamp")
+    return {
+        (row["site"], row["patient_id"]): {name: value for name, value in row.items() if name not in keys}
+        for row in rows
+    }
+
+
+def watermarks(project: Project) -> dict[str, dt.datetime]:
+    with reading(project.store.lake) as con:
+        assert newest_store_seq(con) > 0
+        return dict(con.execute("SELECT site, max(watermark) FROM lake.watermarks GROUP BY site").fetchall())
+
+
+def test_it_is_so_at_first_and_after_corrections_withdrawals_and_late_results(project: Project):
+    project.receive(project.resources)
+    apply(project)
+    (first, _) = materialize(project.store)
+    assert (first.view, first.since, first.until) == ("diabetes", None, watermarks(project)["north"])
+    before = online(project)
+    assert before == offline(project, watermarks(project))
+    assert len(before) == 7
+    assert any(row["hba1c_last"] is not None for row in before.values())
+    kidney_before = online(project, "kidney")
+
+    project.receive_later()
+    (second, _) = materialize(project.store)
+    assert (second.since, second.until) == (first.until, watermarks(project)["north"])
+    after = online(project)
+    assert after == offline(project, watermarks(project))
+    changed = {key[1] for key in after if after[key] != before[key]}
+    assert changed == {"patient-001", "patient-004", "patient-007"}
+    assert after["north", "patient-001"]["hba1c_last"] == pytest.approx(
+        before["north", "patient-001"]["hba1c_last"] + 1.4
+    )
+    late = online(project, "kidney")
+    assert late == offline(project, watermarks(project), "kidney")
+    assert late["north", "patient-001"] == {"creatinine_last": 1.8} != kidney_before["north", "patient-001"]
+
+
+def test_a_value_that_was_withdrawn_is_null_online_when_there_is_no_other(project: Project):
+    glucose = [each for each in project.resources if each["id"].endswith("visit-01-glucose")][:1]
+    project.receive([each for each in project.resources if each["resourceType"] == "Patient"] + glucose)
+    apply(project)
+    materialize(project.store)
+    assert online(project)["north", "patient-001"]["glucose_last"] is not None
+    meta = {"versionId": "2", "lastUpdated": NOW.isoformat()}
+    project.receive([{**glucose[0], "status": "entered-in-error", "meta": meta}])
+    materialize(project.store)
+    assert online(project)["north", "patient-001"]["glucose_last"] is None
+    assert online(project) == offline(project, watermarks(project))
+
+
+def test_nothing_is_loaded_twice_and_nothing_again(project: Project):
+    project.receive(project.resources)
+    apply(project)
+    materialize(project.store)
+    assert [(each.since, each.until) for each in materialize(project.store)] == [(None, None), (None, None)]
+
+
+def test_one_view_can_be_loaded_alone(project: Project):
+    project.receive(project.resources)
+    apply(project)
+    assert [each.view for each in materialize(project.store, ["kidney"])] == ["kidney"]
+    assert {row["hba1c_last"] for row in online(project).values()} == {None}
+
+
+def test_a_site_that_joins_later_is_loaded_whole(project: Project):
+    project.receive(project.resources)
+    apply(project)
+    materialize(project.store)
+    project.add_site("south")
+    project.receive(
+        [{**each, "meta": {"versionId": "1"}} for each in project.resources if "001" in each["id"]], "south"
+    )
+    project.receive_later()
+    materialize(project.store)
+    served = online(project)
+    assert served == offline(project, watermarks(project))
+    assert served["south", "patient-001"]["t2dm_active"] is True
+
+
+def test_sites_with_watermarks_of_their_own_lose_nothing(project: Project):
+    """South is seen last, then north gets news whose rows lie before south's watermark."""
+    project.add_site("south")
+    project.receive(project.resources)
+    project.receive([each for each in project.resources if "002" in each["id"]], "south")
+    apply(project)
+    materialize(project.store)
+    project.receive_later()
+    materialize(project.store)
+    assert online(project) == offline(project, watermarks(project))
+
+
+def test_a_changed_definition_is_loaded_whole_once_it_is_applied(project: Project):
+    project.receive(project.resources)
+    apply(project)
+    materialize(project.store)
+    definitions = project.folder / "feature_repo" / "features.py"
+    definitions.write_text(definitions.read_text().replace('within="730d"', 'within="90d"'))
+    project.store.build("diabetes")
+    with pytest.raises(FeatureTableError, match="run `feast apply`"):
+        materialize(project.store)
+    apply(project)
+    (changed, _) = materialize(project.store)
+    assert changed.since is None
+    assert online(project) == offline(project, watermarks(project))
+
+
+def test_what_is_not_there_yet_is_said(project: Project):
+    with pytest.raises(FeatureTableError, match="fhir-features build diabetes"):
+        materialize(project.store, ["diabetes"])
+    with pytest.raises(UsageError, match="did you mean 'diabetes'"):
+        materialize(project.store, ["diabetis"])
+
+
+def test_plain_feast_does_it_all_from_its_own_command_line(project: Project, tmp_path_factory: pytest.TempPathFactory):
+    project.receive(project.resources)
+    until = watermarks(project)["north"].replace(tzinfo=None).isoformat()
+    repo = project.folder / "feature_repo"
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for command in (["apply"], ["materialize", "0001-01-01T00:00:00", until]):
+        words = [sys.executable, "-m", "feast.cli.cli", "-c", str(repo), *command]
+        subprocess.run(words, cwd=elsewhere, check=True, capture_output=True)
+    assert online(project) == offline(project, watermarks(project))
+
+
+@pytest.fixture
+def redis_port(tmp_path: Path) -> Iterator[int]:
+    pytest.importorskip("redis", reason="the redis extra is not installed")
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("redis-server is not on the PATH")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([program, "--port", str(port), "--save", "", "--dir", str(tmp_path)])
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def test_redis_which_refuses_rows_that_are_not_newer_serves_the_same(redis_port: int, tmp_path: Path):
+    (tmp_path / "project").mkdir()
+    text = (Path(__file__).parents[2] / "feature_repo" / "feature_store.yaml").read_text()
+    redis = f"type: redis\n  connection_string: 127.0.0.1:{redis_port}"
+    project = Project(tmp_path / "project", text.replace("type: sqlite\n  path: data/online.db", redis))
+    project.receive(project.resources)
+    apply(project)
+    materialize(project.store)
+    project.receive_later()
+    materialize(project.store)
+    assert online(project) == offline(project, watermarks(project))
