@@ -5,14 +5,18 @@
 """
 
 from fhir_features.ontology.concept_sets import ConceptSet, concept_set
+from fhir_features.ontology.diff import Change
+from fhir_features.ontology.impact import Impact
 from fhir_features.ontology.ontologies import Ontologies, load_ontologies
 from fhir_features.ontology.systems import Concept, parse_concept
 from fhir_features.ontology.units import Conversion, Units
 
 __all__ = [
+    "Change",
     "Concept",
     "ConceptSet",
     "Conversion",
+    "Impact",
     "Ontologies",
     "Units",
     "concept_set",

@@ -10,12 +10,13 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fhir_features.errors import OntologyError
 from fhir_features.ontology.systems import shipped_folder
@@ -28,6 +29,9 @@ MANIFEST_FILE = "manifest.json"
 
 # The version of the rules in code (`resolve`, `expand`), part of the lock because it changes answers as data does.
 RULES_VERSION = 1
+
+# What a version may be written with: it is part of folder names.
+VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 TableName = Literal["concept", "designation", "edge", "history", "map"]
 
@@ -99,14 +103,14 @@ class Manifest(_Record):
 
     `effective_from` and `effective_to` (exclusive, null = not yet ended) are the dates on which the release governs
     coding. `content` is `complete` if a code that is not in it does not exist. A `map` translates between systems; a
-    `classification` groups codes of `system` into classes of `target_system`.
+    `classification` groups codes of `system` into classes of `target_system`; a `history` says what became of codes.
     """
 
     id: str
-    kind: Literal["codesystem", "map", "classification"]
+    kind: Literal["codesystem", "map", "classification", "history"]
     system: str
     target_system: str | None = None
-    version: str
+    version: Annotated[str, Field(pattern=VERSION.pattern)]
     title: str
     content: Literal["complete", "fragment"]
     effective_from: dt.date | None = None

@@ -11,13 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fhir_features.errors import OntologyError
+from fhir_features.errors import OntologyError, UsageError, did_you_mean
 from fhir_features.ontology.artifacts import (
     TABLES,
+    Lock,
     Manifest,
     TableName,
     locked_folder,
-    read_lock,
     read_manifest,
     table_sql,
 )
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 class Catalog:
     """The tables of all artifacts in the lock of one ontologies folder."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, lock: Lock) -> None:
         self.home = home
-        self.lock = read_lock(home)
+        self.lock = lock
         self._open = threading.Lock()
 
     @cached_property
@@ -53,6 +53,13 @@ class Catalog:
         """The releases of one code system in the lock, in the order in which they came into force."""
         found = [m for m in self.manifests if m.kind == "codesystem" and m.system == system]
         return sorted(found, key=lambda m: (str(m.effective_from or ""), m.id))
+
+    def release(self, artifact: str) -> Manifest:
+        """One release of a code system by its id. Raises UsageError if the lock has none of that id."""
+        releases = {manifest.id: manifest for manifest in self.manifests if manifest.kind == "codesystem"}
+        if artifact not in releases:
+            raise UsageError(f"there is no release '{artifact}' in the lock: {did_you_mean(artifact, releases)}")
+        return releases[artifact]
 
     def is_complete(self, system: str) -> bool:
         """Whether a code of the system that is in no release does not exist."""

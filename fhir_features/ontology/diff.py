@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fhir_features.errors import UsageError, did_you_mean
+from fhir_features.errors import UsageError
 from fhir_features.ontology.catalog import Catalog
 
 Kind = Literal[
@@ -43,8 +43,7 @@ class Change:
 
 def release_changes(catalog: Catalog, old: str, new: str) -> list[Change]:
     """The changes from one release to another, by code. Raises UsageError for ids that are no two such releases."""
-    system = _system_of(catalog, old)
-    if _system_of(catalog, new) != system:
+    if catalog.release(old).system != catalog.release(new).system:
         raise UsageError(f"'{old}' and '{new}' are of different code systems: compare two releases of one")
     successors = dict(catalog.query(_SUCCESSORS, {"new": new}))
     changes = []
@@ -81,13 +80,6 @@ def write_changes(catalog: Catalog, home: Path, system: str) -> None:
         name = f"{release.predecessor.partition('@')[2]}__{release.version}.tsv"
         text = changes_text(release_changes(catalog, release.predecessor, release.id))
         (folder / name).write_text(text, encoding="utf-8")
-
-
-def _system_of(catalog: Catalog, artifact: str) -> str:
-    releases = {m.id: m.system for m in catalog.manifests if m.kind == "codesystem"}
-    if artifact not in releases:
-        raise UsageError(f"there is no release '{artifact}' in the lock: {did_you_mean(artifact, releases)}")
-    return releases[artifact]
 
 
 def _usability_change(old: bool | None, new: bool | None) -> Kind | None:

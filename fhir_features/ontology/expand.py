@@ -11,6 +11,7 @@ import difflib
 from fhir_features.errors import DefinitionError, did_you_mean
 from fhir_features.ontology.catalog import Catalog
 from fhir_features.ontology.concept_sets import ConceptSet, Reach
+from fhir_features.ontology.resolve import Coding, resolve
 from fhir_features.ontology.systems import Concept, systems
 
 
@@ -46,6 +47,23 @@ def check(catalog: Catalog, concepts: ConceptSet) -> None:
             )
 
 
+def reach(catalog: Catalog, expansion: frozenset[Concept]) -> frozenset[Concept]:
+    """The expansion, and the codes that the resolver surely turns into one of it: by a map or by safe history."""
+    import pyarrow as pa
+
+    ordered = sorted(expansion)
+    columns = {"system": [c.system for c in ordered], "code": [c.code for c in ordered]}
+    members = pa.table(columns, schema=pa.schema([("system", pa.string()), ("code", pa.string())]))
+    sources = {Concept(*row) for row in catalog.query(_LEADS_HERE, members=members)}
+    leads = dict(enumerate(sorted(sources)))
+    codings = [Coding(number, 0, source.system, source.code, None, None, None) for number, source in leads.items()]
+    return expansion | {
+        leads[row.code_id]
+        for row in resolve(catalog, codings)
+        if row.status in ("mapped", "followed") and Concept(str(row.system), str(row.code)) in expansion
+    }
+
+
 _BELOW = """
 WITH RECURSIVE reached AS (
   SELECT $code AS code
@@ -62,6 +80,24 @@ SELECT
 FROM reached
 """
 
+_LEADS_HERE = """
+SELECT DISTINCT
+  map.system,
+  map.source
+FROM members
+JOIN map ON map.target_system = members.system
+  AND map.target = members.code
+  AND map.artifact_kind = 'map'
+UNION
+SELECT
+  history.system,
+  history.code
+FROM members
+JOIN history ON history.system = members.system
+  AND history.successor = members.code
+  AND history.kind IN ('replaced_by', 'same_as', 'merged')
+"""
+
 _IN_CLASS = """
 SELECT DISTINCT
   system,
@@ -76,7 +112,16 @@ WHERE artifact_kind = 'classification'
 # drug, a pack through its contents, a clinical drug through its components.
 _RELATIONS: dict[Reach, list[str]] = {
     "descendants": ["is_a"],
-    "ingredient": ["has_ingredient", "has_precise_ingredient", "consists_of", "contains", "tradename_of", "is_a"],
+    "ingredient": [
+        "has_ingredient",
+        "has_precise_ingredient",
+        "consists_of",
+        "contains",
+        "tradename_of",
+        "form_of",
+        "has_part",
+        "is_a",
+    ],
 }
 
 

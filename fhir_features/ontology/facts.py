@@ -117,10 +117,11 @@ class Facts:
         return reached
 
     def _spans(self, system: str, rows: list[_StateRow]) -> tuple[Span, ...]:
-        if not systems()[system].dated:
+        windows = self._windows(system)
+        if not any(row.artifact == window.artifact for row in rows for window in windows):
             latest = max(rows, key=lambda row: self._rank(system)[row.artifact])
             return (Span(None, None, _state_now(latest), outside=False),)
-        return _dated_spans(self._windows(system), rows)
+        return _dated_spans(windows, rows)
 
     def _rank(self, system: str) -> dict[str, tuple[bool, int]]:
         releases = self._catalog.code_systems(system)
@@ -129,8 +130,9 @@ class Facts:
     def _windows(self, system: str) -> list[_Release]:
         if system not in self._releases:
             self._releases[system] = [
-                _Release(release.id, release.effective_from or dt.date.min, release.effective_to or dt.date.max)
+                _Release(release.id, release.effective_from, release.effective_to)
                 for release in self._catalog.code_systems(system)
+                if systems()[system].dated and release.effective_from and release.effective_to
             ]
         return self._releases[system]
 

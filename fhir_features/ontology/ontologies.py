@@ -6,28 +6,27 @@ concept sets, the resolution of a dictionary of codings, and units.
 
 from __future__ import annotations
 
-import os
+import datetime as dt
+import hashlib
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fhir_features.ontology import expand
-from fhir_features.ontology.artifacts import Manifest
+from fhir_features.ontology.artifacts import Lock, Manifest, read_lock, verify_artifact
 from fhir_features.ontology.catalog import Catalog
 from fhir_features.ontology.concept_sets import ConceptSet
-from fhir_features.ontology.systems import Concept, shipped_folder
+from fhir_features.ontology.diff import Change, release_changes
+from fhir_features.ontology.impact import Impact, impact
+from fhir_features.ontology.search import Found, search
+from fhir_features.ontology.systems import Concept, ontologies_home
 from fhir_features.ontology.units import Units
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-HOME_VARIABLE = "FHIR_FEATURES_ONTOLOGIES"
-
-
-def ontologies_home() -> Path:
-    """The folder of the lock in use: $FHIR_FEATURES_ONTOLOGIES, else the shipped one."""
-    home = os.environ.get(HOME_VARIABLE)
-    return Path(home) if home else shipped_folder()
+    from fhir_features.ontology.resolve import Resolved
 
 
 def load_ontologies(path: Path | None = None) -> Ontologies:
@@ -35,7 +34,8 @@ def load_ontologies(path: Path | None = None) -> Ontologies:
 
     Reads the lock alone; tables are read when they are used. Raises OntologyError if there is no lock.
     """
-    return Ontologies(Catalog(path or ontologies_home()))
+    home = path or ontologies_home()
+    return Ontologies(Catalog(home, read_lock(home)))
 
 
 class Ontologies:
@@ -80,6 +80,69 @@ class Ontologies:
         from fhir_features.ontology.resolve import resolve_dictionary
 
         return resolve_dictionary(self._catalog, codings)
+
+    def up_to(self, release: str) -> Ontologies:
+        """The same lock as it was before any later release of the same code system.
+
+        Raises UsageError if the lock has no such release.
+        """
+        known = self._catalog.release(release)
+        releases = [manifest.id for manifest in self._catalog.code_systems(known.system)]
+        later = set(releases[releases.index(release) + 1 :])
+        lock = self._catalog.lock
+        artifacts = tuple(artifact for artifact in lock.artifacts if artifact.id not in later)
+        return Ontologies(Catalog(self._catalog.home, Lock(rules=lock.rules, artifacts=artifacts)))
+
+    def changes(self, old: str, new: str) -> list[Change]:
+        """What changed from one release of a code system to another, such as `icd10cm@FY2025` and `icd10cm@FY2026`.
+
+        Raises UsageError for ids that are not two releases of one system.
+        """
+        return release_changes(self._catalog, old, new)
+
+    def reach(self, concepts: ConceptSet) -> tuple[Concept, ...]:
+        """Every code that counts as in the set when it is met in data: the expansion, codes that maps translate into
+        it for certain, and retired codes whose safe successor is in it. Sorted."""
+        return tuple(sorted(expand.reach(self._catalog, frozenset(self.expand(concepts)))))
+
+    def digest(self, concepts: ConceptSet) -> str:
+        """A hash of all in the lock that a feature over this set rests on, and of nothing else."""
+        members = [str(concept) for concept in self.expand(concepts)]
+        sources = [str(concept) for concept in self.reach(concepts)]
+        lines = [f"rules {self._catalog.lock.rules}", *members, "", *sources]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def impact(self, concepts: ConceptSet, old: str, new: str) -> Impact:
+        """What going from one release to another does to a concept set (`fhir_features.ontology.impact`)."""
+        return impact(self.up_to(old), self.up_to(new), concepts, self.changes(old, new))
+
+    def search(self, term: str, system: str | None = None, limit: int = 50) -> list[Found]:
+        """The concepts whose names have all words of a term, the shortest names first, each code once."""
+        return search(self._catalog, term, system, limit)
+
+    def resolve_code(self, system: str, code: str, on: dt.date | None = None) -> list[Resolved]:
+        """What one code stands for on a date, or at all times, as `resolve_dictionary` answers.
+
+        `system` is a short name, URI or OID. Retired codes that are not followed have their candidates in
+        `candidates`.
+        """
+        from fhir_features.ontology.resolve import Coding, resolve
+
+        rows = resolve(self._catalog, [Coding(0, 0, system, code, None, None, None)])
+        return [
+            row for row in rows if on is None or ((row.valid_from or dt.date.min) <= on < (row.valid_to or dt.date.max))
+        ]
+
+    def candidates(self, concept: Concept) -> list[tuple[str, Concept]]:
+        """What a retired concept may have become: kind of association and successor, sorted."""
+        from fhir_features.ontology.facts import Facts
+
+        return sorted({(kind, successor) for kind, successor, _ in Facts(self._catalog, [concept])[concept].history})
+
+    def verify(self) -> Iterator[Manifest]:
+        """Recompute every hash in the lock, artifact by artifact. Raises OntologyError at the first that differs."""
+        for artifact in self._catalog.lock.artifacts:
+            yield verify_artifact(self._catalog.home, artifact)
 
     def expected_unit(self, concept: Concept) -> str | None:
         """The example UCUM unit that LOINC gives for an observation code, if the lock has one."""

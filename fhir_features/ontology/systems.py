@@ -8,14 +8,18 @@ nothing when it cannot be one. The facts are data: `ontologies/systems.toml`.
 from __future__ import annotations
 
 import importlib.resources
+import os
 import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from fhir_features.errors import DefinitionError, OntologyError, did_you_mean
+
+HOME_VARIABLE = "FHIR_FEATURES_ONTOLOGIES"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -60,22 +64,30 @@ def shipped_folder() -> Path:
     raise OntologyError(f"the ontologies are missing from {package}: install fhir-features again")
 
 
+def ontologies_home() -> Path:
+    """The folder of the lock in use: $FHIR_FEATURES_ONTOLOGIES, else the shipped one."""
+    home = os.environ.get(HOME_VARIABLE)
+    return Path(home) if home else shipped_folder()
+
+
 @lru_cache(maxsize=1)
 def systems() -> dict[str, System]:
-    """All known code systems by short name."""
-    facts = tomllib.loads((shipped_folder() / "systems.toml").read_text(encoding="utf-8"))
+    """All known code systems by short name: the shipped ones, and those in the site's own `systems.toml`."""
+    facts = _read_systems(shipped_folder())
+    if ontologies_home() != shipped_folder():
+        facts |= _read_systems(ontologies_home())
     return {
         name: System(
             name=name,
             title=fact["title"],
             uri=fact["uri"],
-            oids=tuple(fact["oids"]),
-            aliases=tuple(fact["aliases"]),
+            oids=tuple(fact.get("oids", ())),
+            aliases=tuple(fact.get("aliases", ())),
             pattern=re.compile(fact["pattern"]),
             check=fact.get("check"),
             example=fact["example"],
-            dated=fact["dated"],
-            priority=fact["priority"],
+            dated=fact.get("dated", False),
+            priority=fact.get("priority", 100),
             classifies=fact.get("classifies"),
         )
         for name, fact in facts.items()
@@ -119,6 +131,14 @@ def parse_concept(text: str) -> Concept:
             f"'{text}' is not a {system.title} code: its check digit is wrong, look for a typing error"
         )
     raise DefinitionError(f"'{text}' is no code of {system.title}: write it like '{name}:{system.example}'")
+
+
+def _read_systems(folder: Path) -> dict[str, Any]:
+    file = folder / "systems.toml"
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OntologyError(f"{file} cannot be read: {error}") from None
 
 
 @lru_cache(maxsize=1)

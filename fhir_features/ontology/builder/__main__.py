@@ -30,7 +30,7 @@ def main() -> None:
         print(f"{manifest.id}  {manifest.content_sha256}")
     lock = make_lock(home)
     (home / LOCK_FILE).write_text(lock.text(), encoding="utf-8")
-    write_changes(Catalog(home), home, "icd10cm")
+    write_changes(Catalog(home, lock), home, "icd10cm")
     print(f"lock  {lock.id}")
 
 

@@ -1,0 +1,57 @@
+"""Which concept has a name like this? A search over all names in the lock, for people who write definitions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fhir_features.errors import UsageError
+from fhir_features.ontology.catalog import Catalog
+from fhir_features.ontology.systems import Concept
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A concept, the name that was found, and the latest release in the lock that has it."""
+
+    concept: Concept
+    name: str
+    artifact: str
+
+
+def search(catalog: Catalog, term: str, system: str | None, limit: int) -> list[Found]:
+    """The concepts with all words of the term in one name, short names first. Raises UsageError for an empty term."""
+    words = term.casefold().split()
+    if not words:
+        raise UsageError("there is nothing to search for: give a word of the name, such as 'diabetes'")
+    rows = catalog.query(_SEARCH, {"words": words, "system": system, "limit": limit})
+    return [Found(Concept(system, code), name, artifact) for system, code, name, artifact in rows]
+
+
+_SEARCH = """
+WITH names AS (
+  SELECT system, code, display AS name, artifact
+  FROM concept
+  UNION ALL
+  SELECT system, code, text, artifact
+  FROM designation
+), matching AS (
+  SELECT *
+  FROM names
+  WHERE ($system IS NULL OR system = $system)
+    AND list_bool_and(list_transform($words, word -> contains(lower(name), word)))
+)
+SELECT
+  system,
+  code,
+  arg_max(name, artifact) AS name,
+  max(artifact) AS artifact
+FROM matching
+GROUP BY
+  system,
+  code
+ORDER BY
+  length(name),
+  system,
+  code
+LIMIT $limit
+"""
