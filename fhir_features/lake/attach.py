@@ -126,6 +126,8 @@ def _extension_file(package: str) -> Path:
 def _attach(con: duckdb.DuckDBPyConnection, path: Path, option: str) -> None:
     catalog = literal(f"ducklake:sqlite:{path / CATALOG}")
     data = literal(str(path / "data"))
+    # What does not fit into memory is patient data too: it stays in the warehouse, not in the current folder.
+    con.execute(f"SET temp_directory = {literal(str(path / 'spill'))}")
     try:
         con.execute(
             f"ATTACH {catalog} AS lake (DATA_PATH {data}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0, {option})"
