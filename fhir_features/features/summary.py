@@ -25,7 +25,7 @@ class Summary:
     - `rows`: rows of the training set; `unknown_patients`: those whose patient was not known at K.
     - `incomplete`: rows whose T is beyond the watermark of their site and a type that was read (TIME rule 23).
     - `known_at_source`: event rows by how their known_at was found (TIME rule 11); `shares` gives the same as shares.
-    - `excluded_values`: numbers that could not be brought to the feature's unit, or are no clinical quantity.
+    - `excluded_values`: numbers that could not be brought to a feature's unit, or are no clinical quantity.
     """
 
     rows: int = 0
@@ -77,13 +77,16 @@ _ASKERS = """askers AS (
   GROUP BY ALL
 )"""
 
-_READ = """FROM askers a
+
+def _read(table: str, joins: str = "") -> str:
+    return f"""FROM askers a
 JOIN {table} e
   ON e.site = a.site
-  AND e.patient_id = a.patient_id
+  AND e.patient_id = a.patient_id{joins}
 WHERE e.bucket IN (SELECT DISTINCT bucket FROM asked)
   AND e.effective_at <= a.t
   AND e.known_at <= a.k"""
+
 
 _MEMBER = {
     "encounters": "m.class_code = e.class_code OR m.class_code IS NULL",
@@ -94,28 +97,27 @@ _MEMBER = {
 def _known_at_sources(table: str) -> str:
     return f"""WITH {_ASKERS}
 SELECT e.known_at_source, count(*)
-{_READ.format(table=table)}
+{_read(table)}
   AND EXISTS (FROM {table}_members m WHERE {_MEMBER[table]})
 GROUP BY e.known_at_source"""
 
 
 # Numbers only: a result in words has no unit to be wrong in.
+_WITH_FACTORS = """
+JOIN observations_members m ON m.code_id = e.code_id
+LEFT JOIN conversions c
+  ON c.selection = m.selection
+  AND c.code_id = e.code_id
+  AND c.unit_id IS NOT DISTINCT FROM e.unit_id"""
+
 _EXCLUDED = f"""WITH {_ASKERS}
 SELECT count(*)
-{_READ.format(table="observations")}
+{_read("observations", _WITH_FACTORS)}
+  AND m.needs_number
   AND e.status IN {listed(OBSERVATION_STATUSES)}
   AND e.absent_reason IS NULL
   AND e.value_number IS NOT NULL
-  AND EXISTS (
-    FROM observations_members m
-    LEFT JOIN conversions c
-      ON c.selection = m.selection
-      AND c.code_id = m.code_id
-      AND c.unit_id IS NOT DISTINCT FROM e.unit_id
-    WHERE m.needs_number
-      AND m.code_id = e.code_id
-      AND (abs(e.value_number * c.factor + c.addend) <= {MAGNITUDE:.0e}) IS NOT TRUE
-  )"""
+  AND (abs(e.value_number * c.factor + c.addend) <= {MAGNITUDE:.0e}) IS NOT TRUE"""
 
 _UNKNOWN = """
 SELECT question

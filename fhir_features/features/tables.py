@@ -150,7 +150,8 @@ def _schema(plan: Plan, view: FeatureView, reached: Reached) -> pa.Schema:
 
 
 def _stamp(instant: dt.datetime) -> str:
-    return "start" if instant == _START else instant.strftime("%Y%m%dT%H%M%S%fZ")
+    # "0" sorts before all years.
+    return "0" if instant == _START else instant.strftime("%Y%m%dT%H%M%S%fZ")
 
 
 def _create_spans(con: duckdb.DuckDBPyConnection, moved: dict[str, dt.datetime], before: Reached) -> None:

@@ -1,0 +1,122 @@
+"""Definitions are values, and a mistake in one is refused in one line where it is made."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fhir_features import FeatureView, concept_set, condition, encounter, medication, observation, patient
+from fhir_features.errors import DefinitionError
+from fhir_features.features import load_views
+from fhir_features.features.compile import compile_features
+
+
+def view(*features: Any, **more: Any) -> FeatureView:
+    return FeatureView(**{"name": "v", "entity": patient, "features": list(features), **more})
+
+
+HBA1C = observation("loinc:4548-4", unit="%")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: condition("icd10cm:E11.99"), "E11.9"),
+        (lambda: condition("E11"), "E11"),
+        (lambda: observation("loinc:4548-5"), "4548"),
+        (lambda: observation("icd10cm:E11"), "observation() takes codes of loinc, snomed, not of icd10cm"),
+        (lambda: condition("loinc:4548-4"), "condition() takes codes of icd10cm"),
+        (lambda: medication("icd10cm:E11"), "medication() takes codes of rxnorm"),
+        (lambda: observation("loinc:4548-4", unit="kg"), "measured in %, which cannot be converted to 'kg'"),
+        (lambda: observation("loinc:4548-4", unit="bananas"), "'bananas'"),
+        (lambda: observation("loinc:4548-4").mean(), "mean() needs a unit"),
+        (lambda: observation(["loinc:4548-4"]), "observation() takes a code such as"),
+        (lambda: HBA1C.last(within="365"), "within: '365' is not a duration"),
+        (lambda: medication("rxnorm:6809").active(assume="1y"), "assume: '1y' is not a duration"),
+        (lambda: encounter("hospital"), "'hospital' is not an encounter class"),
+        (lambda: condition(concept_set("icd10cm:E11"), descendants=True), "takes no descendants="),
+        (lambda: view(HBA1C.last()), "feature 1 of the view has no name"),
+        (lambda: view(), "has no features"),
+        (lambda: view(HBA1C.last().named("a"), HBA1C.min().named("a")), "two features 'a'"),
+        (lambda: view(HBA1C.last().named("HbA1c")), "'HbA1c' needs another name"),
+        (lambda: view(HBA1C.last().named("site")), "name of a key column"),
+        (lambda: view(HBA1C.last().named("a"), name="my view"), "'my view' needs another name"),
+        (lambda: view(HBA1C.last().named("a"), entity="encounter"), "entity"),
+        (lambda: view(HBA1C.last().named("a"), cadence="hourly"), "cadence"),
+        (lambda: view(HBA1C.last().named("a"), ttl="1d"), "ttl"),
+    ],
+)
+def test_a_mistake_is_refused_in_one_line(make: Any, says: str) -> None:
+    with pytest.raises(DefinitionError) as refused:
+        make()
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_view_is_a_value() -> None:
+    one, other = view(HBA1C.last(within="7d").named("a")), view(HBA1C.last(within="7d").named("a"))
+    assert one == other
+    assert one.version == other.version
+    assert FeatureView(**json.loads(json.dumps(one.definition()))) == one
+
+
+def test_the_version_changes_with_what_changes_an_answer() -> None:
+    versions = [
+        view(HBA1C.last(within="7d").named("a")).version,
+        view(HBA1C.last(within="8d").named("a")).version,
+        view(HBA1C.first(within="7d").named("a")).version,
+        view(observation("loinc:4548-4", unit="1").last(within="7d").named("a")).version,
+        view(condition("icd10cm:E11").ever().named("a")).version,
+        view(condition("icd10cm:E11", descendants=True).ever().named("a")).version,
+        view(medication("rxnorm:6809").active(assume="30d").named("a")).version,
+        view(medication("rxnorm:6809").active(assume="31d").named("a")).version,
+    ]
+    assert len(set(versions)) == len(versions)
+
+
+def test_a_window_is_its_length_however_it_is_said() -> None:
+    assert view(HBA1C.last(within="1d").named("a")).version == view(HBA1C.last(within="24h").named("a")).version
+
+
+def test_the_statement_binds_no_concepts_and_no_instants() -> None:
+    sql = compile_features(view(condition("icd10cm:E11", descendants=True).active().named("a")).features).sql
+    assert "E11" not in sql
+    assert "$first_bucket" in sql
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("from fhir_features import patient\nx = 1 / 0\n", "line 2: ZeroDivisionError"),
+        ("import nothing_of_this_name\n", "line 1: ModuleNotFoundError"),
+        ("x = (\n", "line 1: SyntaxError"),
+        ("from fhir_features import condition\n\ncondition('icd10cm:E1199')\n", "line 3: "),
+    ],
+)
+def test_a_mistake_in_the_file_names_its_line(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "features.py").write_text(text)
+    with pytest.raises(DefinitionError, match=says) as refused:
+        load_views(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_two_views_of_one_name_are_refused(tmp_path: Path) -> None:
+    head = "from fhir_features import FeatureView, patient\n"
+    one = "a = FeatureView(name='v', entity=patient, features=[patient.age().named('age')])\n"
+    other = "b = FeatureView(name='v', entity=patient, features=[patient.sex().named('sex')])\n"
+    (tmp_path / "features.py").write_text(head + one + other)
+    with pytest.raises(DefinitionError, match="two feature views are named 'v'"):
+        load_views(tmp_path)
+
+
+def test_no_definitions_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match=r"there are no feature definitions at .*features\.py"):
+        load_views(tmp_path)
+
+
+def test_the_shipped_views_load() -> None:
+    views = load_views(Path(__file__).parents[2] / "feature_repo")
+    assert list(views) == ["diabetes", "cardiovascular"]
