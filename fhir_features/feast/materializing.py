@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import io
 import json
-import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +56,11 @@ def materialize(store: FeatureStore, names: Sequence[str] = ()) -> list[Material
     lies after it. Raises UsageError for an unknown view, FeatureTableError for one that has not been built or applied.
     """
     views = [store.view(name) for name in names] or list(store.views.values())
-    with contextlib.redirect_stdout(sys.stderr):
+    # Feast narrates on stdout, and turns on the warnings of the libraries beneath it.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         import feast
 
+        warnings.simplefilter("ignore")
         serving = feast.FeatureStore(repo_path=str(store.config.features.path))
         return [_materialize(serving, view, table_folder(store.tables, view)) for view in views]
 

@@ -1,0 +1,42 @@
+# Everything sets itself up. Only Python 3.11 or newer, with its venv module, and make are needed.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+SERVER_READY := .venv-fhir/.ready
+TABLES := $(filter-out tests/spec/test_%.py tests/spec/conftest.py,$(wildcard tests/spec/*.py))
+
+.PHONY: demo test lint format docs clean
+
+demo: $(READY) $(SERVER_READY)
+	$(BIN)/python examples/demo.py .venv-fhir/bin/sekmet
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The pages that are generated from the tables of tests/spec, which fail when a page is stale.
+docs: $(READY)
+	for table in $(TABLES); do PYTHONPATH=tests $(BIN)/python $$table; done
+
+clean:
+	rm -rf demo build dist .venv .venv-fhir .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# The demo's FHIR server pins versions of its own, so it has an environment of its own.
+$(SERVER_READY): Makefile
+	$(PYTHON) -m venv .venv-fhir
+	.venv-fhir/bin/python -m pip install --quiet --disable-pip-version-check sekmet-fhir==0.1.1
+	touch $@
