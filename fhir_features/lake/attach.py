@@ -61,6 +61,8 @@ def writing(path: Path, *, buckets: int) -> Iterator[duckdb.DuckDBPyConnection]:
             raise LakeLocked(f"another process is writing to {path}: wait until it is done") from None
         con = connect()
         try:
+            # A run is staged in memory up to here, and on disk beyond.
+            con.execute("SET memory_limit = '1GB'")
             _attach(con, path, "META_JOURNAL_MODE 'WAL'")
             _create_missing(con, buckets)
             _check_format(con, path)
