@@ -7,6 +7,7 @@ with its artifact and system. Files are read only when a query needs them.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,20 @@ from fhir_features.ontology.artifacts import (
     read_manifest,
     table_sql,
 )
+from fhir_features.ontology.systems import Concept
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
+
+
+# The concepts of a query come as variables: bound parameters and Arrow tables make DuckDB load pandas, which takes
+# longer than everything else that the command line does for one code.
+WANTED = """wanted AS MATERIALIZED (
+  SELECT
+    unnest(getvariable('wanted_systems')) AS system,
+    unnest(getvariable('wanted_codes')) AS code
+)"""
+_SEPARATOR = "\x1f"
 
 
 class Catalog:
@@ -65,13 +76,24 @@ class Catalog:
         """Whether a code of the system that is in no release does not exist."""
         return any(manifest.content == "complete" for manifest in self.code_systems(system))
 
-    def query(self, sql: str, parameters: dict[str, Any] | None = None, **tables: pa.Table) -> list[tuple[Any, ...]]:
-        """The rows of a query over the views; `tables` are Arrow tables that it may name."""
+    def query(self, sql: str, parameters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+        """The rows of a query over the views."""
+        return self._cursor().execute(sql, parameters).fetchall()
+
+    def query_concepts(self, sql: str, concepts: Iterable[Concept]) -> list[tuple[Any, ...]]:
+        """The rows of a query over the views and over `wanted` (system, code), which WANTED defines in it."""
+        ordered = sorted(concepts)
+        if not ordered:
+            return []
+        cursor = self._cursor()
+        for name, texts in (("systems", [c.system for c in ordered]), ("codes", [c.code for c in ordered])):
+            joined = _SEPARATOR.join(texts).replace("'", "''")
+            cursor.execute(f"SET VARIABLE wanted_{name} = string_split('{joined}', '{_SEPARATOR}')")
+        return cursor.execute(sql).fetchall()
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
         with self._open:
-            cursor = self._connection.cursor()
-        for name, table in tables.items():
-            cursor.register(name, table)
-        return cursor.execute(sql, parameters or {}).fetchall()
+            return self._connection.cursor()
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 
 from fhir_features.errors import DefinitionError, did_you_mean
-from fhir_features.ontology.catalog import Catalog
+from fhir_features.ontology.catalog import WANTED, Catalog
 from fhir_features.ontology.concept_sets import ConceptSet, Reach
 from fhir_features.ontology.resolve import Coding, resolve
 from fhir_features.ontology.systems import Concept, systems
@@ -49,12 +49,7 @@ def check(catalog: Catalog, concepts: ConceptSet) -> None:
 
 def reach(catalog: Catalog, expansion: frozenset[Concept]) -> frozenset[Concept]:
     """The expansion, and the codes that the resolver surely turns into one of it: by a map or by safe history."""
-    import pyarrow as pa
-
-    ordered = sorted(expansion)
-    columns = {"system": [c.system for c in ordered], "code": [c.code for c in ordered]}
-    members = pa.table(columns, schema=pa.schema([("system", pa.string()), ("code", pa.string())]))
-    sources = {Concept(*row) for row in catalog.query(_LEADS_HERE, members=members)}
+    sources = {Concept(*row) for row in catalog.query_concepts(_LEADS_HERE, expansion)}
     leads = dict(enumerate(sorted(sources)))
     codings = [Coding(number, 0, source.system, source.code, None, None, None) for number, source in leads.items()]
     return expansion | {
@@ -80,21 +75,22 @@ SELECT
 FROM reached
 """
 
-_LEADS_HERE = """
+_LEADS_HERE = f"""
+WITH {WANTED}
 SELECT DISTINCT
   map.system,
   map.source
-FROM members
-JOIN map ON map.target_system = members.system
-  AND map.target = members.code
+FROM wanted
+JOIN map ON map.target_system = wanted.system
+  AND map.target = wanted.code
   AND map.artifact_kind = 'map'
 UNION
 SELECT
   history.system,
   history.code
-FROM members
-JOIN history ON history.system = members.system
-  AND history.successor = members.code
+FROM wanted
+JOIN history ON history.system = wanted.system
+  AND history.successor = wanted.code
   AND history.kind IN ('replaced_by', 'same_as', 'merged')
 """
 

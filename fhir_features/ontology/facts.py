@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fhir_features.ontology.catalog import Catalog
+from fhir_features.ontology.catalog import WANTED, Catalog
 from fhir_features.ontology.systems import Concept, systems
 
 # History associations that say the same under another code; the others offer candidates, which a person must judge.
@@ -85,32 +85,26 @@ class Facts:
 
     def subsumed(self, pairs: set[tuple[Concept, Concept]]) -> set[tuple[Concept, Concept]]:
         """Those of the pairs whose first concept is the second or lies below it in some hierarchy of the lock."""
-        import pyarrow as pa
-
-        starts = sorted({lower for lower, _ in pairs})
-        table = pa.table({"system": [c.system for c in starts], "code": [c.code for c in starts]})
-        rows = self._catalog.query(_ABOVE, None, starts=table) if starts else []
+        rows = self._catalog.query_concepts(_ABOVE, {lower for lower, _ in pairs})
         above = {(Concept(system, lower), Concept(system, upper)) for system, lower, upper in rows}
         return {pair for pair in pairs if pair[0] == pair[1] or pair in above}
 
     def _gather(self, wanted: set[Concept]) -> set[Concept]:
-        import pyarrow as pa
-
-        ordered = sorted(wanted)
-        table = pa.table({"system": [c.system for c in ordered], "code": [c.code for c in ordered]})
         rows: dict[Concept, list[_StateRow]] = defaultdict(list)
-        self._facts.update((concept, Fact()) for concept in ordered)
-        for system, code, *state in self._catalog.query(_STATES, None, wanted=table):
-            rows[Concept(system, code)].append(_StateRow(*state))
-        for system, code, artifact, text in self._catalog.query(_NAMES, None, wanted=table):
+        self._facts.update((concept, Fact()) for concept in wanted)
+        for system, code, artifact, display, active, selectable in self._catalog.query_concepts(_STATES, wanted):
+            rows[Concept(system, code)].append(_StateRow(artifact, active, selectable))
+            if display is not None:
+                self._facts[Concept(system, code)].displays[artifact] = display
+        for system, code, artifact, text in self._catalog.query_concepts(_NAMES, wanted):
             self._facts[Concept(system, code)].displays[artifact] = text
         for concept, states in rows.items():
             self._facts[concept].spans = self._spans(concept.system, states)
         reached: set[Concept] = set()
-        for system, code, artifact, kind, successor in self._catalog.query(_SUCCESSORS, None, wanted=table):
+        for system, code, artifact, kind, successor in self._catalog.query_concepts(_SUCCESSORS, wanted):
             reached.add(Concept(system, successor))
             self._facts[Concept(system, code)].history.append((kind, Concept(system, successor), artifact))
-        for system, code, artifact, target_system, target, *rule in self._catalog.query(_MAPS, None, wanted=table):
+        for system, code, artifact, target_system, target, *rule in self._catalog.query_concepts(_MAPS, wanted):
             aim = None if target is None else Concept(target_system, target)
             reached |= {aim} if aim else set()
             self._facts[Concept(system, code)].maps.append(MapRow(artifact, aim, *rule))
@@ -197,26 +191,22 @@ def _merged(spans: list[Span]) -> list[Span]:
     return merged
 
 
-_STATES = """
+_STATES = f"""
+WITH {WANTED}
 SELECT
   system,
   code,
   concept.artifact,
+  concept.display,
   concept.active,
   concept.selectable
 FROM wanted
 JOIN concept USING (system, code)
 """
 
-_NAMES = """
-SELECT
-  system,
-  code,
-  artifact,
-  display
-FROM wanted
-JOIN concept USING (system, code)
-UNION ALL
+# Other names sort before those of releases, of which the latest is the one that is shown.
+_NAMES = f"""
+WITH {WANTED}
 SELECT
   system,
   code,
@@ -226,7 +216,8 @@ FROM wanted
 JOIN designation USING (system, code)
 """
 
-_SUCCESSORS = """
+_SUCCESSORS = f"""
+WITH {WANTED}
 SELECT
   system,
   code,
@@ -238,7 +229,8 @@ JOIN history USING (system, code)
 ORDER BY ALL
 """
 
-_MAPS = """
+_MAPS = f"""
+WITH {WANTED}
 SELECT
   wanted.system,
   wanted.code,
@@ -256,13 +248,13 @@ JOIN map ON map.system = wanted.system
 ORDER BY ALL
 """
 
-_ABOVE = """
-WITH RECURSIVE above AS (
+_ABOVE = f"""
+WITH RECURSIVE {WANTED}, above AS (
   SELECT
     system,
     code AS lower_code,
     code AS upper_code
-  FROM starts
+  FROM wanted
   UNION
   SELECT
     above.system,

@@ -1,8 +1,8 @@
 """What does a new release do to a concept set: what does it gain, lose, and silently miss from then on?
 
 In: the ontologies before and after, the set, and the changes between the releases. Out: codes. Rows and patients that
-have them are for the warehouse to count. A code that is retired stays in the set, so nothing of the past is lost; but if
-what took its place is not in the set, patients coded with that from now on are missed, and nothing else says so.
+have them are for the warehouse to count. A code that is retired stays in the set, so nothing of the past is lost; but
+if what took its place is not in the set, patients coded with that from now on are missed, and nothing else says so.
 """
 
 from __future__ import annotations

@@ -114,7 +114,8 @@ class Ontologies:
 
     def impact(self, concepts: ConceptSet, old: str, new: str) -> Impact:
         """What going from one release to another does to a concept set (`fhir_features.ontology.impact`)."""
-        return impact(self.up_to(old), self.up_to(new), concepts, self.changes(old, new))
+        system = self._catalog.release(new).system
+        return impact(self.up_to(old), self.up_to(new), concepts, system, self.changes(old, new))
 
     def search(self, term: str, system: str | None = None, limit: int = 50) -> list[Found]:
         """The concepts whose names have all words of a term, the shortest names first, each code once."""

@@ -58,6 +58,11 @@ class Resolved:
     via: str
     flags: tuple[str, ...]
 
+    @property
+    def concept(self) -> Concept | None:
+        """The concept, or None for what could not be resolved."""
+        return Concept(self.system, self.code) if self.system and self.code else None
+
 
 def resolution_schema() -> pa.Schema:
     """The columns of a resolution. Dates are those that control coding (recorded, authored, issued), end exclusive."""

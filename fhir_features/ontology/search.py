@@ -43,14 +43,14 @@ WITH names AS (
 SELECT
   system,
   code,
-  arg_max(name, artifact) AS name,
-  max(artifact) AS artifact
+  arg_max(name, artifact) AS latest_name,
+  max(artifact) AS latest
 FROM matching
 GROUP BY
   system,
   code
 ORDER BY
-  length(name),
+  length(latest_name),
   system,
   code
 LIMIT $limit

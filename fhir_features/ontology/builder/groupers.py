@@ -146,15 +146,15 @@ def _hcc(sources: Sources, system: str, model: str, year: int) -> _Grouper:
 def _elixhauser(sources: Sources) -> _Grouper:
     workbook, source = sources.read(ELIXHAUSER, "elixhauser_ahrq/data/CMR-Reference-File-v2026-1.xlsx")
     _, measures, codes = _sheets(workbook)
-    classes = {
-        row["A"].removeprefix("CMR_"): row["B"].strip() for row in measures if row.get("A", "").startswith("CMR_")
-    }
+    names = {row["A"].removeprefix("CMR_"): row["B"].strip() for row in measures if "B" in row}
     _, header, *rows = codes
+    # The columns are the measures; cerebrovascular disease (CBVD) has two, by whether it is a sequela.
+    classes = {group: names.get(group) or names[group.partition("_")[0]] for group in list(header.values())[3:]}
     members = [
-        (row["A"], header[column])
+        (row["A"], group)
         for row in rows
-        for column in sorted(row)
-        if header.get(column) in classes and row[column] == "1"
+        for column, group in header.items()
+        if group in classes and row.get(column) == "1"
     ]
     title = "Elixhauser Comorbidity Software Refined for ICD-10-CM v2026.1"
     return _Grouper("elixhauser", "2026.1", title, _AHRQ, classes, members, (source,))

@@ -1,0 +1,244 @@
+"""`fhir-features ontology`: which releases are in use, what is in them, and what a new one changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from fhir_features.errors import UsageError
+from fhir_features.ontology import Concept, ConceptSet, Impact, load_ontologies
+from fhir_features.ontology.importers import KINDS
+from fhir_features.ontology.systems import HOME_VARIABLE
+
+
+@click.group()
+def command() -> None:
+    """Show, import, lock and compare the ontologies in use.
+
+    They are the shipped ones, unless FHIR_FEATURES_ONTOLOGIES names a folder with imported releases and its own lock.
+    """
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of {id, title, content, redistributable, rows}.")
+def list_artifacts(as_json: bool) -> None:
+    """List the code systems and maps in the lock."""
+    known = load_ontologies()
+    rows = [
+        {
+            "id": manifest.id,
+            "title": manifest.title,
+            "content": manifest.content,
+            "redistributable": manifest.licence.redistributable,
+            "rows": max((table.rows for table in manifest.tables), default=0),
+        }
+        for manifest in known.manifests
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        print(f"{row['id']:<32} {row['rows']:>9,} rows  {row['content']:<9} {row['title']}")
+    print(f"lock {known.lock_id}", file=sys.stderr)
+
+
+@command.command("show")
+@click.argument("artifact")
+def show_artifact(artifact: str) -> None:
+    """Show the manifest of one artifact, such as icd10cm@FY2026, as JSON."""
+    for manifest in load_ontologies().manifests:
+        if manifest.id == artifact:
+            print(json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False))
+            return
+    raise UsageError(f"there is no artifact '{artifact}' in the lock: see `fhir-features ontology list`")
+
+
+@command.command("import")
+@click.argument("kind", type=click.Choice(sorted(KINDS)))
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--version", help="The version, for a release that does not say it.")
+def import_release(kind: str, path: Path, version: str | None) -> None:
+    """Import an official release into the folder of FHIR_FEATURES_ONTOLOGIES.
+
+    PATH is the release as its publisher ships it: a folder, a file or a zip. It is imported whole or not at all, and
+    counts from the next `fhir-features ontology lock`.
+    """
+    from fhir_features.ontology import importers
+
+    home = _own_folder()
+    home.mkdir(parents=True, exist_ok=True)
+    with _steps() as progress:
+        manifests = importers.import_release(kind, path, home, version, progress)
+    for manifest in manifests:
+        rows = ", ".join(f"{table.rows:,} {table.name}" for table in manifest.tables)
+        print(f"{manifest.id}  {rows}")
+
+
+@command.command("verify")
+def verify() -> None:
+    """Recompute the hash of every table in the lock. Ends with code 30 at the first that differs."""
+    known = load_ontologies()
+    with _steps() as progress:
+        for manifest in known.verify():
+            progress(manifest.id)
+            print(f"{manifest.id}  {manifest.content_sha256}")
+
+
+@command.command("lock")
+def lock() -> None:
+    """Write the lock over the shipped artifacts and all that were imported into FHIR_FEATURES_ONTOLOGIES."""
+    from fhir_features.ontology.artifacts import LOCK_FILE, make_lock
+
+    home = _own_folder()
+    home.mkdir(parents=True, exist_ok=True)
+    made = make_lock(home)
+    (home / LOCK_FILE).write_text(made.text(), encoding="utf-8")
+    print(f"{made.id}  {len(made.artifacts)} artifacts")
+
+
+@command.command("diff")
+@click.argument("old")
+@click.argument("new")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of {code, kind, before, after, successors}.")
+def diff(old: str, new: str, as_json: bool) -> None:
+    """List what changed between two releases, such as icd10cm@FY2025 and icd10cm@FY2026.
+
+    A code is added or retired if one may use it (bill it) in one of the releases alone.
+    """
+    from fhir_features.ontology.diff import GAINED, LOST, changes_text
+
+    changes = load_ontologies().changes(old, new)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(change) for change in changes], indent=2, ensure_ascii=False))
+        return
+    print(changes_text(changes), end="")
+    gained, lost = (sum(change.kind in kinds for change in changes) for kinds in (GAINED, LOST))
+    print(f"{gained:,} usable codes gained, {lost:,} lost", file=sys.stderr)
+
+
+@command.command("impact")
+@click.argument("old")
+@click.argument("new")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of {view, feature, gained, lost, retired}.")
+@click.pass_obj
+def show_impact(config_path: str, old: str, new: str, as_json: bool) -> None:
+    """Say what a new release does to each feature: codes gained and lost, and successors that it would miss.
+
+    Ends with code 1 if anything changes.
+    """
+    known = load_ontologies()
+    impacts = [
+        (view, feature, known.impact(concepts, old, new)) for view, feature, concepts in _concept_sets(config_path)
+    ]
+    if as_json:
+        print(json.dumps([_impact_row(*row) for row in impacts], indent=2))
+    else:
+        for view, feature, found in impacts:
+            _print_impact(f"{view}.{feature}", found)
+    if any(found.changes_something for _, _, found in impacts):
+        sys.exit(1)
+
+
+@command.command("search")
+@click.argument("term")
+@click.option("--system", help="Only one code system, such as icd10cm.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of {system, code, name, artifact}.")
+def search(term: str, system: str | None, as_json: bool) -> None:
+    """Find concepts by the words of their names."""
+    found = load_ontologies().search(term, system)
+    if as_json:
+        rows = [{**dataclasses.asdict(hit.concept), "name": hit.name, "artifact": hit.artifact} for hit in found]
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for hit in found:
+        print(f"{hit.concept!s:<24} {hit.name}  ({hit.artifact})")
+
+
+@command.command("resolve")
+@click.argument("system")
+@click.argument("code")
+@click.option("--on", "day", type=click.DateTime(["%Y-%m-%d"]), help="Only what holds on this date of coding.")
+@click.option("--json", "as_json", is_flag=True, help="Print the rows of the resolution, and `candidates`.")
+def resolve(system: str, code: str, day: dt.datetime | None, as_json: bool) -> None:
+    """Say what a code stands for, and when. SYSTEM is a short name, a URI or an OID."""
+    known = load_ontologies()
+    rows = known.resolve_code(system, code, day.date() if day else None)
+    retired = {row.concept for row in rows if row.concept and row.status == "retired"}
+    candidates: dict[Concept | None, list[tuple[str, Concept]]] = {code: known.candidates(code) for code in retired}
+    if as_json:
+        found = [
+            {
+                **dataclasses.asdict(row),
+                "candidates": [str(code) for _, code in candidates.get(row.concept, ())],
+            }
+            for row in rows
+        ]
+        print(json.dumps(found, default=str, indent=2, ensure_ascii=False))
+        return
+    for row in rows:
+        period = f"{row.valid_from or '...'} to {row.valid_to or '...'}"
+        flags = f"  [{', '.join(row.flags)}]" if row.flags else ""
+        concept = str(row.concept or "-")
+        print(f"{period:<24}  {row.rank} {row.status:<13} {concept:<22} {row.display or ''}  ({row.via}){flags}")
+        for kind, successor in candidates.get(row.concept, ()):
+            print(f"{'':<24}  {kind}: {successor}")
+
+
+def _own_folder() -> Path:
+    home = os.environ.get(HOME_VARIABLE)
+    if not home:
+        raise UsageError(f"imports need a folder of their own: name it in the environment as {HOME_VARIABLE}")
+    return Path(home)
+
+
+@contextmanager
+def _steps() -> Iterator[Callable[[str], None]]:
+    """Tell the step that is being done on standard error, if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update
+
+
+def _concept_sets(config_path: str) -> Iterator[tuple[str, str, ConceptSet]]:
+    from fhir_features.store import FeatureStore
+
+    for view in FeatureStore(config_path).views.values():
+        for feature in view.features:
+            concepts = getattr(getattr(feature.value, "rows", None), "concepts", None)
+            if concepts is not None:
+                yield view.name, feature.name, concepts
+
+
+def _impact_row(view: str, feature: str, found: Impact) -> dict[str, object]:
+    return {
+        "view": view,
+        "feature": feature,
+        "gained": [str(concept) for concept in found.gained],
+        "lost": [str(concept) for concept in found.lost],
+        "retired": [
+            {"concept": str(retired.concept), "missed": [str(concept) for concept in retired.missed]}
+            for retired in found.retired
+        ],
+    }
+
+
+def _print_impact(feature: str, found: Impact) -> None:
+    print(f"{feature:<40} {len(found.gained):>5} gained {len(found.lost):>5} lost {len(found.retired):>5} retired")
+    for sign, concepts in (("+", found.gained), ("-", found.lost)):
+        for concept in concepts:
+            print(f"  {sign} {concept}")
+    for retired in found.retired:
+        missed = f", and {' '.join(map(str, retired.missed))} would be missed" if retired.missed else ""
+        print(f"  {retired.concept} is retired{missed}")
