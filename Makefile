@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SERVER_READY := .venv-fhir/.ready
-TABLES := $(filter-out tests/spec/test_%.py tests/spec/conftest.py,$(wildcard tests/spec/*.py))
+WRITERS := $(filter-out tests/spec/test_%.py tests/spec/conftest.py,$(wildcard tests/spec/*.py)) tests/test_notebooks.py
 
 .PHONY: demo test lint format docs clean
 
@@ -23,9 +23,9 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The pages that are generated from the tables of tests/spec, which fail when a page is stale.
+# What is generated: pages from the tables of tests/spec, and what the notebooks show. A test fails when it is stale.
 docs: $(READY)
-	for table in $(TABLES); do PYTHONPATH=tests $(BIN)/python $$table; done
+	for writer in $(WRITERS); do PYTHONPATH=tests $(BIN)/python $$writer; done
 
 clean:
 	rm -rf demo build dist .venv .venv-fhir .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -95,7 +95,7 @@ def _patient(
     if hypertensive:
         at = _start(visits[1]) + dt.timedelta(minutes=20)
         yield condition(f"{patient_id}-i10", visits[1], "problem-list-item", HYPERTENSION, str(at.year - 2), at)
-        yield order(f"{patient_id}-lisinopril", visits[1], lisinopril, "active", at)
+        yield order(f"{patient_id}-lisinopril", visits[1], lisinopril, at)
     if random.random() < 0.4:
         yield from _stay(patient_id, _start(visits[4]) + random.randint(10, 40) * _DAY, random)
 
@@ -136,10 +136,10 @@ def _diabetes(patient_id: str, visits: Sequence[Resource], random: Random) -> It
     at = _start(visits[0]) + dt.timedelta(minutes=40)
     onset = (at - random.randint(200, 2000) * _DAY).strftime("%Y-%m")
     yield condition(f"{patient_id}-e11", visits[0], "problem-list-item", DIABETES, onset, at)
-    for number, visit in enumerate(visits[::2], start=1):
-        status = "active" if visit in visits[-2:] else "completed"
-        at = _start(visit) + dt.timedelta(minutes=45)
-        yield order(f"{patient_id}-metformin-{number:02d}", visit, METFORMIN, status, at)
+    written = [_start(visit) + dt.timedelta(minutes=45) for visit in visits[::2]]
+    for number, (visit, at) in enumerate(zip(visits[::2], written, strict=True)):
+        completed = written[number + 1] if number + 1 < len(written) else None
+        yield order(f"{patient_id}-metformin-{number + 1:02d}", visit, METFORMIN, at, completed)
 
 
 def _stay(patient_id: str, start: dt.datetime, random: Random) -> Iterator[Resource]:

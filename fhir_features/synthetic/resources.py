@@ -111,8 +111,10 @@ def medication(medication_id: str, code: Code, recorded: dt.datetime) -> Resourc
     return _checked("Medication", medication_id, recorded, code=_concept(code))
 
 
-def order(order_id: str, visit: Resource, what: Code | Resource, status: str, written: dt.datetime) -> Resource:
-    """A medication order for 90 days with one repeat, by code or by reference to a Medication."""
+def order(
+    order_id: str, visit: Resource, what: Code | Resource, written: dt.datetime, completed: dt.datetime | None = None
+) -> Resource:
+    """A medication order for 90 days with one repeat, by code or by reference to a Medication; active or completed."""
     if isinstance(what, Code):
         name, value = "medicationCodeableConcept", _concept(what)
     else:
@@ -121,8 +123,8 @@ def order(order_id: str, visit: Resource, what: Code | Resource, status: str, wr
     return _checked(
         "MedicationRequest",
         order_id,
-        written,
-        status=status,
+        completed or written,
+        status="completed" if completed else "active",
         intent="order",
         subject=visit["subject"],
         encounter=_reference("Encounter", visit["id"]),
