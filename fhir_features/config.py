@@ -28,7 +28,9 @@ from fhir_features.times import duration_us, time_zone
 
 FILE_NAME = "fhir_features.toml"
 
-ResourceType = Literal["Patient", "Encounter", "Observation", "Condition", "MedicationRequest", "Medication"]
+ResourceType = Literal[
+    "Patient", "Encounter", "Observation", "Condition", "MedicationRequest", "Medication", "DiagnosticReport"
+]
 RESOURCE_TYPES: tuple[ResourceType, ...] = (
     "Patient",
     "Encounter",

@@ -277,6 +277,20 @@ MEDICATIONS = Table(
     ("site", "resource_id", "version"),
 )
 
+# When a DiagnosticReport that names an Observation was issued: an author time for results that have none of their own.
+REPORTED_RESULTS = Table(
+    "reported_results",
+    (
+        ("site", "VARCHAR"),
+        ("observation_id", "VARCHAR"),
+        ("resource_id", "VARCHAR"),  # of the DiagnosticReport
+        ("version", "VARCHAR"),
+        ("issued_at", "TIMESTAMPTZ"),
+        *_ORIGIN,
+    ),
+    ("site", "observation_id", "issued_at", "resource_id", "version"),
+)
+
 QUARANTINE = Table(
     "quarantine",
     (
@@ -345,6 +359,7 @@ TABLES: tuple[Table, ...] = (
     RESOLUTION,
     UNIT_RESOLUTION,
     MEDICATIONS,
+    REPORTED_RESULTS,
     QUARANTINE,
     WATERMARKS,
     COMMITS,

@@ -61,11 +61,18 @@ CLOCKS: dict[str, Clock] = {
     ),
     "Observation": Clock(
         author_at="""coalesce(
-      s.issued_last, CASE WHEN p.bedside THEN s.effective_last + to_microseconds({bedside_lag}) END
+      s.issued_last,
+      r.issued_at,
+      CASE WHEN p.bedside THEN s.effective_last + to_microseconds({bedside_lag}) END
     )""",
-        author_source="CASE WHEN s.issued_last IS NOT NULL THEN 'issued' ELSE 'bedside' END",
+        author_source="""CASE
+      WHEN s.issued_last IS NOT NULL THEN 'issued'
+      WHEN r.issued_at IS NOT NULL THEN 'report_issued'
+      ELSE 'bedside'
+    END""",
         stated_at="s.effective_last",
         suspect="s.status IN ('corrected', 'amended', 'appended')",
+        joins="LEFT JOIN report_issues r ON r.observation_id = v.resource_id",
     ),
     # A late lastUpdated may have changed the code, so the earlier state is not known then.
     "Condition": Clock(
@@ -121,12 +128,31 @@ SELECT resource_id, arg_max_null(ended_at, (began_at, is_new)) AS ended_at
 FROM ends
 GROUP BY resource_id"""
 
+# When a result was first reported, by the reports that are held or have come in this run.
+_REPORT_ISSUES = """
+CREATE TEMP TABLE report_issues AS
+WITH issues AS (
+  SELECT s.observation_id, s.issued_last AS issued_at
+  FROM staged_reported_results s
+  JOIN new_versions v USING (row_no)
+  WHERE v.outcome = 'normalized' AND NOT v.withdrawn
+  UNION ALL
+  SELECT observation_id, issued_at
+  FROM lake.reported_results
+  WHERE site = {site}
+)
+SELECT observation_id, min(issued_at) AS issued_at
+FROM issues
+SEMI JOIN new_versions v ON v.resource_type = 'Observation' AND v.resource_id = issues.observation_id
+GROUP BY observation_id"""
+
 # server_at: lastUpdated where it is the server's own clock.
 _SNAPSHOTS = """
 CREATE OR REPLACE TEMP VIEW new_clocks AS
 SELECT
   row_no,
   resource_type,
+  resource_id,
   outcome,
   witnessed,
   received_at,
@@ -212,6 +238,7 @@ def read_clocks(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source) 
     trusted = "true" if source.trust_last_updated else "false"
     con.execute(_SNAPSHOTS.format(trusted=trusted, migrated_before=f"{migrated}::TIMESTAMPTZ"))
     con.execute(_ENCOUNTER_ENDS.format(site=literal(run.site)))
+    con.execute(_REPORT_ISSUES.format(site=literal(run.site)))
     con.execute(
         "CREATE TEMP TABLE clocks (row_no BIGINT, state UTINYINT, known_at TIMESTAMPTZ, known_at_source VARCHAR)"
     )

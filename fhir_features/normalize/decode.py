@@ -142,7 +142,7 @@ class Decoder:
             raise Unusable("modifier-extension", "$.modifierExtension", "a modifier extension is not understood")
         return Normalized(
             name=name,
-            patient_id=None if name.resource_type == "Medication" else patient_of(resource),
+            patient_id=None if name.resource_type in ("Medication", "DiagnosticReport") else patient_of(resource),
             withdrawn=name.status == "entered-in-error",
             content_hash=None if name.version_id else content_id(msgspec.json.decode(line)),
             rows=RAW_TABLES[str(name.resource_type)].rows(resource, row_no, self._dictionary),

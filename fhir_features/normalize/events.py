@@ -101,6 +101,13 @@ JOIN new_versions v USING (row_no)
 WHERE v.outcome = 'normalized'
 ORDER BY ALL""")
     con.execute(f"""
+INSERT INTO lake.reported_results
+SELECT {literal(run.site)}, s.observation_id, v.resource_id, v.version, s.issued_last, {origin}
+FROM staged_reported_results s
+JOIN new_versions v USING (row_no)
+WHERE v.outcome = 'normalized' AND NOT v.withdrawn AND s.issued_last IS NOT NULL
+ORDER BY ALL""")
+    con.execute(f"""
 INSERT INTO lake.versions
 SELECT {literal(run.site)}, v.resource_type, v.resource_id, v.version, v.outcome, {bucket}, v.patient_id,
   k.states, k.known_at, v.last_updated, v.version_number, v.received_at, v.content_hash, {origin}

@@ -115,6 +115,12 @@ PATIENT_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("replaces", _TEXTS),
 )
 MEDICATION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (("row_no", _INT), ("code_id", _INT), ("code_text", _TEXT))
+# A row a result that the report names.
+DIAGNOSTIC_REPORT_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("row_no", _INT),
+    ("observation_id", _TEXT),
+    ("issued_text", _TEXT),
+)
 
 # Required bindings of FHIR R4; `appended` is kept for Observations that come from R5 systems.
 _OBSERVATION_STATUS = frozenset(
@@ -251,6 +257,12 @@ def medication_rows(m: fhir.Medication, row_no: int, dictionary: Dictionary) -> 
     return [(row_no, dictionary.code_id(m.code), m.code.text if m.code else None)]
 
 
+def diagnostic_report_rows(d: fhir.DiagnosticReport, row_no: int, dictionary: Dictionary) -> list[Row]:
+    """A row a result of a DiagnosticReport: when the report that names an Observation was issued."""
+    results = [local_id(result, "Observation") for result in d.result]
+    return [(row_no, observation_id, d.issued) for observation_id in results if observation_id]
+
+
 @dataclass(frozen=True)
 class RawTable:
     """The raw rows of one resource type: their columns, and what makes them."""
@@ -264,6 +276,7 @@ RAW_TABLES: dict[str, RawTable] = {
     "Patient": RawTable(PATIENT_COLUMNS, patient_rows),
     "Encounter": RawTable(ENCOUNTER_COLUMNS, encounter_rows),
     "Medication": RawTable(MEDICATION_COLUMNS, medication_rows),
+    "DiagnosticReport": RawTable(DIAGNOSTIC_REPORT_COLUMNS, diagnostic_report_rows),
     "Observation": RawTable(OBSERVATION_COLUMNS, observation_rows),
     "Condition": RawTable(CONDITION_COLUMNS, condition_rows),
     "MedicationRequest": RawTable(MEDICATION_REQUEST_COLUMNS, medication_request_rows),

@@ -17,12 +17,15 @@ import pyarrow as pa
 
 from fhir_features.config import Source
 from fhir_features.lake import EVENT_TABLES
+from fhir_features.lake.schema import MEDICATIONS, REPORTED_RESULTS
 from fhir_features.normalize.codes import Dictionary
 from fhir_features.normalize.decode import Deleted, Ignored, Name, Normalized, Outcome, Rejected
 from fhir_features.normalize.instants import read_instants
 from fhir_features.normalize.rows import RAW_TABLES, Row
 
 BATCH = 20_000
+
+_OTHER_TABLES = {"Medication": MEDICATIONS, "DiagnosticReport": REPORTED_RESULTS}
 
 Place = tuple[dt.datetime, int, int]  # received at, file number, line
 
@@ -79,6 +82,7 @@ _INSTANTS: dict[str, tuple[Instant, ...]] = {
         Instant("end_text", "'$.period.end'", "end_first", "end_last"),
     ),
     "Medication": (),
+    "DiagnosticReport": (Instant("issued_text", "'$.issued'", "issued_first", "issued_last"),),
     "Observation": (
         Instant("effective_text", "effective_path", "effective_first", "effective_last", "effective_precision"),
         Instant("issued_text", "'$.issued'", "issued_first", "issued_last"),
@@ -101,8 +105,8 @@ _VERSION_INSTANTS = (Instant("last_updated_text", "'$.meta.lastUpdated'", "last_
 
 def staged(resource_type: str) -> str:
     """The name of the staging table of a resource type."""
-    table = EVENT_TABLES.get(resource_type)
-    return f"staged_{table.name if table else 'medications'}"
+    table = EVENT_TABLES.get(resource_type) or _OTHER_TABLES[resource_type]
+    return f"staged_{table.name}"
 
 
 class Staging:

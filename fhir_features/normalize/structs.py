@@ -221,6 +221,12 @@ class Medication(Resource, tag="Medication"):
     code: CodeableConcept | None = None
 
 
+class DiagnosticReport(Resource, tag="DiagnosticReport"):
+    status: str | None = None
+    issued: str | None = None
+    result: list[Reference] = []
+
+
 class ContainedMedication(Element):
     resource_type: str | None = None
     id: str | None = None
@@ -248,4 +254,4 @@ class Bundle(Resource, tag="Bundle"):
     entry: list[Entry] = []
 
 
-NORMALIZED = Patient | Encounter | Observation | Condition | MedicationRequest | Medication
+NORMALIZED = Patient | Encounter | Observation | Condition | MedicationRequest | Medication | DiagnosticReport

@@ -278,6 +278,7 @@ def test_the_synthea_sample_whole_and_once(tmp_path: Path) -> None:
     (summary,) = normalize(config)
     assert summary.versions == {
         "Condition": 330,
+        "DiagnosticReport": 436,
         "Encounter": 2143,
         "MedicationRequest": 1423,
         "Observation": 7852,

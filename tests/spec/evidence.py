@@ -370,6 +370,21 @@ SPECS = (
     ),
     Spec(
         "C",
+        "A result without issued is known when a report that names it was issued",
+        "A DiagnosticReport names the Observation in its `result`.",
+        """
+        received | resource         | version | lastUpdated | status | drawn   | issued  | value
+        20 00:00 | DiagnosticReport | -       | -           | final  | -       | 5 16:00 | -
+        20 00:00 | Observation      | -       | -           | final  | 5 08:00 | -       | 7.5
+        """,
+        """
+        asked at | known
+        5 15:59  | -
+        5 16:00  | 7.5
+        """,
+    ),
+    Spec(
+        "C",
         "A vital sign is known at the bedside",
         "vital-signs are a bedside category unless the source says otherwise: known at the effective end when there is no issued.",
         """

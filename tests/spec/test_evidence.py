@@ -103,11 +103,16 @@ def _encounter(line: dict[str, str]) -> dict[str, Any]:
     return {"status": line["status"], "class": {"code": "IMP"}, "subject": _P1, "period": period}
 
 
+def _report(line: dict[str, str]) -> dict[str, Any]:
+    return {"status": line["status"], "issued": _text(line["issued"]), "result": [{"reference": "Observation/r1"}]}
+
+
 def _patient(line: dict[str, str]) -> dict[str, Any]:
     return {"birthDate": line["born"], "gender": "female", "deceasedDateTime": _text(line["deceased"])}
 
 
 _BUILDERS = {
+    "DiagnosticReport": _report,
     "Observation": _observation,
     "Condition": _condition,
     "MedicationRequest": _order,
