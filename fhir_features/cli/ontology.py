@@ -134,16 +134,15 @@ def show_impact(config_path: str, old: str, new: str, as_json: bool) -> None:
 
     Ends with code 1 if anything changes.
     """
-    known = load_ontologies()
-    impacts = [
-        (view, feature, known.impact(concepts, old, new)) for view, feature, concepts in _concept_sets(config_path)
-    ]
+    defined = list(_concept_sets(config_path))
+    found = load_ontologies().impacts([concepts for _, _, concepts in defined], old, new)
+    impacts = [(view, feature, change) for (view, feature, _), change in zip(defined, found, strict=True)]
     if as_json:
         print(json.dumps([_impact_row(*row) for row in impacts], indent=2))
     else:
-        for view, feature, found in impacts:
-            _print_impact(f"{view}.{feature}", found)
-    if any(found.changes_something for _, _, found in impacts):
+        for view, feature, change in impacts:
+            _print_impact(f"{view}.{feature}", change)
+    if any(change.changes_something for change in found):
         sys.exit(1)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,10 +112,11 @@ class Ontologies:
         lines = [f"rules {self._catalog.lock.rules}", *members, "", *sources]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def impact(self, concepts: ConceptSet, old: str, new: str) -> Impact:
-        """What going from one release to another does to a concept set (`fhir_features.ontology.impact`)."""
+    def impacts(self, sets: Sequence[ConceptSet], old: str, new: str) -> list[Impact]:
+        """What going from one release to another does to each concept set (`fhir_features.ontology.impact`)."""
+        before, after, changes = self.up_to(old), self.up_to(new), self.changes(old, new)
         system = self._catalog.release(new).system
-        return impact(self.up_to(old), self.up_to(new), concepts, system, self.changes(old, new))
+        return [impact(before, after, concepts, system, changes) for concepts in sets]
 
     def search(self, term: str, system: str | None = None, limit: int = 50) -> list[Found]:
         """The concepts whose names have all words of a term, the shortest names first, each code once."""

@@ -1,4 +1,7 @@
-"""The shipped ontologies, loaded once, and codings as a dictionary has them."""
+"""The shipped ontologies, loaded once, and codings as a dictionary has them.
+
+Being here puts this folder on the path, so that the tests can import `releases`.
+"""
 
 import pyarrow as pa
 import pytest

@@ -1,0 +1,277 @@
+"""How official releases become artifacts: whole and right, or refused with file and line."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from releases import DISEASE, FEVER, OLD_FEVER, ROOT, SPLIT, VAGUE, athena, rf2, rrf
+
+from fhir_features.errors import DefinitionError, OntologyError, UsageError
+from fhir_features.ontology import Concept, Ontologies, concept_set, load_ontologies
+from fhir_features.ontology.artifacts import LOCK_FILE, make_lock
+from fhir_features.ontology.importers import import_release
+from fhir_features.ontology.importers.fhir import value_set
+
+
+def imported(kind: str, release: Path, home: Path, version: str | None = None) -> Ontologies:
+    import_release(kind, release, home, version)
+    return locked(home)
+
+
+def locked(home: Path) -> Ontologies:
+    (home / LOCK_FILE).write_text(make_lock(home).text(), encoding="utf-8")
+    return load_ontologies(home)
+
+
+def codes(ontologies: Ontologies, concept: str, **how: bool) -> set[str]:
+    return {found.code for found in ontologies.expand(concept_set(concept, **how))}
+
+
+def statuses(ontologies: Ontologies, system: str, code: str) -> set[tuple[str, str | None]]:
+    return {(row.status, row.code) for row in ontologies.resolve_code(system, code)}
+
+
+def test_rf2_gives_hierarchy_names_and_the_state_at_its_date(tmp_path: Path) -> None:
+    ontologies = imported("rf2", rf2(tmp_path / "release"), tmp_path / "home")
+    assert codes(ontologies, f"snomed:{ROOT}", descendants=True) == {ROOT, DISEASE, FEVER, SPLIT}
+    assert codes(ontologies, f"snomed:{DISEASE}", descendants=True) == {DISEASE, FEVER, SPLIT}
+    assert [hit.concept.code for hit in ontologies.search("daily fever")] == [FEVER]
+    (row,) = [row for row in ontologies.resolve_code("snomed", FEVER) if row.rank == 0]
+    assert (row.status, row.display) == ("valid", 'Fever "quotidian (disorder)')
+
+
+def test_rf2_history_is_followed_only_where_it_is_safe(tmp_path: Path) -> None:
+    ontologies = imported("rf2", rf2(tmp_path / "release"), tmp_path / "home")
+    assert {("followed", FEVER), ("retired", OLD_FEVER), ("mapped", "R50.9")} <= statuses(
+        ontologies, "snomed", OLD_FEVER
+    )
+    assert statuses(ontologies, "snomed", VAGUE) == {("retired", VAGUE)}
+    assert ontologies.candidates(Concept("snomed", VAGUE)) == [
+        ("possibly_equivalent", Concept("snomed", FEVER)),
+        ("possibly_equivalent", Concept("snomed", SPLIT)),
+    ]
+
+
+def test_rf2_maps_keep_groups_rules_and_the_lack_of_a_target(tmp_path: Path) -> None:
+    ontologies = imported("rf2", rf2(tmp_path / "release"), tmp_path / "home")
+    fever = statuses(ontologies, "snomed", FEVER)
+    assert {("mapped", "R50.9"), ("mapped", "S82")} <= fever, "two groups are two codes, both needed"
+    assert {("candidate", "O26.90"), ("mapped", "R68.83")} <= statuses(ontologies, "snomed", SPLIT)
+    assert statuses(ontologies, "snomed", DISEASE) == {("valid", DISEASE)}
+
+
+def test_rrf_reaches_every_drug_from_its_ingredient(tmp_path: Path) -> None:
+    ontologies = imported("rrf", rrf(tmp_path / "release"), tmp_path / "home", "20251006")
+    assert {"1", "2", "3", "4"} <= codes(ontologies, "rxnorm:1", ingredient=True)
+    assert statuses(ontologies, "ndc", "0071-0155-23") == {("unverified", "00071015523"), ("mapped", "3")}
+    assert statuses(ontologies, "rxnorm", "5") == {("retired", "5"), ("followed", "1")}
+    assert [hit.concept.code for hit in ontologies.search("testamine tablet", "rxnorm")] == ["3", "4"]
+
+
+def test_an_ndc_without_hyphens_is_taken_only_if_one_reading_exists(tmp_path: Path) -> None:
+    ontologies = imported("rrf", rrf(tmp_path / "release"), tmp_path / "home", "20251006")
+    assert ("mapped", "3") in statuses(ontologies, "ndc", "0071015523")
+    (row,) = ontologies.resolve_code("ndc", "9999915523")
+    assert (row.status, row.flags) == ("unmapped", ("ambiguous_ndc",))
+
+
+def order_file(folder: Path) -> Path:
+    file = folder / "icd10cm-order-2027.txt"
+    codes = [("A00", 0, "Cholera"), ("A000", 1, "Cholera, classical"), ("G350", 1, "New sclerosis")]
+    lines = [f"{n:05d} {code:<7} {valid} {title:<60} {title}" for n, (code, valid, title) in enumerate(codes, 1)]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+def test_an_order_file_becomes_the_release_of_its_year(tmp_path: Path) -> None:
+    ontologies = imported("icd10cm", order_file(tmp_path), tmp_path / "home")
+    cholera = [row for row in ontologies.resolve_code("icd10cm", "A00.0") if row.valid_from is not None]
+    assert [(str(row.valid_from), row.status) for row in cholera][-1] == ("2027-10-01", "valid")
+    assert codes(ontologies, "icd10cm:A00", descendants=True) >= {"A00", "A00.0"}
+    new = {str(row.valid_from): row.status for row in ontologies.resolve_code("icd10cm", "G35.0")}
+    assert new["2026-10-01"] == "valid"
+    assert new["None"] == "not_yet_valid"
+
+
+def test_a_conversion_table_makes_one_successor_safe(tmp_path: Path) -> None:
+    table = tmp_path / "icd10cm-conversion-table-FY2026.csv"
+    table.write_text(
+        "Current code assignment,Effective,Previous Code(s) Assignment\n"
+        'T40.415A,45017,"T40.4X5A"\n'
+        "Q51.21,2021,Q51.20-Q51.20; Q51.999 and Q51.998\n",
+        encoding="utf-8",
+    )
+    ontologies = imported("icd10cm", table, tmp_path / "home")
+    assert ontologies.candidates(Concept("icd10cm", "T40.4X5A"))[0] == ("replaced_by", Concept("icd10cm", "T40.415A"))
+    assert ontologies.candidates(Concept("icd10cm", "Q51.999")) == [("replaced_by", Concept("icd10cm", "Q51.21"))]
+
+
+def test_loinc_gives_units_and_replacements(tmp_path: Path) -> None:
+    header = "LOINC_NUM,COMPONENT,CLASS,STATUS,SHORTNAME,LONG_COMMON_NAME,EXAMPLE_UCUM_UNITS,VersionLastChanged\n"
+    (tmp_path / "Loinc.csv").write_text(
+        header
+        + '"2345-7","Glucose","CHEM","ACTIVE","Glucose SerPl","Glucose, serum","mg/dL; mmol/L","2.9"\n'
+        + '"1742-6","ALT","CHEM","DEPRECATED","ALT","ALT, old","U/L","2.10"\n',
+        encoding="utf-8",
+    )
+    (tmp_path / "MapTo.csv").write_text("LOINC,MAP_TO,COMMENT\n1742-6,2345-7,\n", encoding="utf-8")
+    ontologies = imported("loinc", tmp_path, tmp_path / "home")
+    assert "loinc@2.10" in {manifest.id for manifest in ontologies.manifests}, "2.10 comes after 2.9"
+    assert ontologies.expected_unit(Concept("loinc", "2345-7")) == "mg/dL"
+    assert ("followed", "2345-7") in statuses(ontologies, "loinc", "1742-6")
+    with pytest.raises(DefinitionError, match="is in no release of LOINC"):
+        ontologies.check(concept_set("loinc:98979-8"))
+
+
+def test_athena_gives_edges_history_and_maps(tmp_path: Path) -> None:
+    ontologies = imported("athena", athena(tmp_path / "release"), tmp_path / "home", "20210131")
+    assert codes(ontologies, f"snomed:{DISEASE}", descendants=True) == {DISEASE, FEVER}
+    assert ("followed", FEVER) in statuses(ontologies, "snomed", OLD_FEVER)
+    assert ("mapped", FEVER) in statuses(ontologies, "icd9cm", "780.60")
+
+
+def code_system(folder: Path) -> Path:
+    file = folder / "local.json"
+    children = [{"code": "44054006", "display": "Diabetes"}]
+    resource = {
+        "resourceType": "CodeSystem",
+        "url": "http://snomed.info/sct",
+        "version": "local-1",
+        "name": "Local",
+        "content": "fragment",
+        "concept": [{"code": "73211009", "display": "Any diabetes", "concept": children}],
+    }
+    file.write_text(json.dumps(resource), encoding="utf-8")
+    return file
+
+
+def test_a_fhir_code_system_brings_its_hierarchy(tmp_path: Path) -> None:
+    ontologies = imported("fhir", code_system(tmp_path), tmp_path / "home")
+    assert codes(ontologies, "snomed:73211009", descendants=True) == {"73211009", "44054006"}
+
+
+def test_a_fhir_concept_map_translates_the_codes_of_the_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "map.json"
+    elements = [
+        {"code": "GLU", "target": [{"code": "2345-7", "equivalence": "equivalent"}]},
+        {"code": "XXX", "target": [{"equivalence": "unmatched"}]},
+    ]
+    group = {"source": "http://loinc.org", "target": "http://hl7.org/fhir/sid/icd-10-cm", "element": elements}
+    file.write_text(json.dumps({"resourceType": "ConceptMap", "version": "1", "group": [{**group, "source": "urn:x"}]}))
+    with pytest.raises(OntologyError, match="code system 'urn:x' is not known: add it to systems"):
+        import_release("fhir", file, tmp_path / "home")
+    group = {**group, "target": "http://snomed.info/sct"}
+    group["element"] = [{"code": "2345-7", "target": [{"code": FEVER, "equivalence": "wider"}]}]
+    file.write_text(json.dumps({"resourceType": "ConceptMap", "version": "1", "group": [group]}))
+    ontologies = imported("fhir", file, tmp_path / "home")
+    assert ("mapped", FEVER) in statuses(ontologies, "loinc", "2345-7")
+
+
+def test_a_fhir_value_set_is_read_as_a_concept_set(tmp_path: Path, ontologies: Ontologies) -> None:
+    file = tmp_path / "valueset.json"
+    compose = {
+        "include": [
+            {
+                "system": "http://hl7.org/fhir/sid/icd-10-cm",
+                "filter": [{"property": "concept", "op": "is-a", "value": "E11"}],
+            },
+            {"system": "http://snomed.info/sct", "concept": [{"code": "44054006"}]},
+        ],
+        "exclude": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "concept": [{"code": "E11.A"}]}],
+    }
+    file.write_text(json.dumps({"resourceType": "ValueSet", "compose": compose}), encoding="utf-8")
+    meant = (concept_set("icd10cm:E11", descendants=True) | concept_set("snomed:44054006")) - concept_set(
+        "icd10cm:E11.A"
+    )
+    assert ontologies.expand(value_set(file)) == ontologies.expand(meant)
+    compose["include"] = [{"system": "http://snomed.info/sct"}]
+    file.write_text(json.dumps({"resourceType": "ValueSet", "compose": compose}), encoding="utf-8")
+    with pytest.raises(DefinitionError, match="a whole system or another ValueSet cannot be taken"):
+        value_set(file)
+
+
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-10])
+
+
+def lose_a_field(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines[2] = "x\t1\n" if "\t" in lines[2] else "x|1|\n"
+    file.write_text("".join(lines), encoding="utf-8", newline="")
+
+
+def lose_the_second_line(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    file.write_text("".join(lines[:1] + lines[2:]), encoding="utf-8", newline="")
+
+
+@pytest.mark.parametrize(
+    ("kind", "make", "file", "harm", "says"),
+    [
+        ("rf2", rf2, "sct2_Concept_Full_INT_20210131.txt", cut_off, "line 9 is cut off"),
+        ("rf2", rf2, "sct2_Description_Full-en_INT_20210131.txt", lose_a_field, "line 3 does not have the 9 fields"),
+        (
+            "rf2",
+            rf2,
+            "sct2_Concept_Full_INT_20210131.txt",
+            lose_the_second_line,
+            "line 2: a description of a concept that is not there",
+        ),
+        ("rf2", rf2, "sct2_Relationship_Full_INT_20210131.txt", Path.unlink, "has no sct2_Relationship_Full"),
+        ("rrf", rrf, "RXNREL.RRF", cut_off, "line 4 is cut off"),
+        ("rrf", rrf, "RXNCONSO.RRF", lose_a_field, "line 3 does not have the 19 fields"),
+        ("rrf", rrf, "RXNCONSO.RRF", lose_the_second_line, "line 2: a relation of a concept"),
+        (
+            "athena",
+            athena,
+            "CONCEPT.csv",
+            lose_the_second_line,
+            "line 2: a relationship of a concept that is not there",
+        ),
+    ],
+)
+def test_a_damaged_release_is_refused_whole(
+    tmp_path: Path,
+    kind: str,
+    make: Callable[[Path], Path],
+    file: str,
+    harm: Callable[[Path], None],
+    says: str,
+) -> None:
+    release = make(tmp_path / "release")
+    (found,) = release.rglob(file)
+    harm(found)
+    with pytest.raises(OntologyError) as refused:
+        import_release(kind, release, tmp_path / "home", "1")
+    assert says in str(refused.value)
+    assert list((tmp_path / "home").rglob("manifest.json")) == []
+
+
+def test_a_zip_is_read_as_the_folder_in_it(tmp_path: Path) -> None:
+    rf2(tmp_path / "release")
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "release")
+    ontologies = imported("rf2", Path(archive), tmp_path / "home")
+    assert "snomed@INT-20210131" in {manifest.id for manifest in ontologies.manifests}
+
+
+def test_a_release_never_changes_once_it_is_imported(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    first = imported("icd10cm", order_file(tmp_path), home).lock_id
+    assert imported("icd10cm", order_file(tmp_path), home).lock_id == first, "the same content is no change"
+    file = order_file(tmp_path)
+    file.write_text(file.read_text().replace("classical", "other"), encoding="utf-8")
+    with pytest.raises(OntologyError, match="a release never changes"):
+        import_release("icd10cm", file, home)
+
+
+def test_what_cannot_be_imported_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no importer for 'rf'"):
+        import_release("rf", tmp_path, tmp_path)
+    with pytest.raises(UsageError, match="there is nothing at"):
+        import_release("rf2", tmp_path / "missing", tmp_path)
+    with pytest.raises(UsageError, match="give it with --version"):
+        import_release("rrf", rrf(tmp_path / "release"), tmp_path / "home")
+    with pytest.raises(UsageError, match="cannot be a version"):
+        import_release("rrf", tmp_path / "release", tmp_path / "home", "../../x")
