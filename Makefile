@@ -11,7 +11,7 @@ WRITERS := $(filter-out tests/spec/test_%.py tests/spec/conftest.py,$(wildcard t
 demo: $(READY) $(SERVER_READY)
 	$(BIN)/python examples/demo.py .venv-fhir/bin/sekmet
 
-test: lint
+test: lint $(SERVER_READY)
 	$(BIN)/python -m pytest -n 2
 
 lint: $(READY)
@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-# The demo's FHIR server pins versions of its own, so it has an environment of its own.
+# The FHIR server of the demo and its test pins versions of its own, so it has an environment of its own.
 $(SERVER_READY): Makefile
 	$(PYTHON) -m venv .venv-fhir
 	.venv-fhir/bin/python -m pip install --quiet --disable-pip-version-check sekmet-fhir==0.1.1

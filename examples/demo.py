@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -58,6 +59,8 @@ RESULTS = FeatureView(
 
 
 def main() -> None:
+    # As an interrupt does, so that the server is stopped, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("server", type=Path, help="the program `sekmet`")
     program = arguments.parse_args().server.absolute()
