@@ -16,6 +16,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SERVER = ROOT / ".venv-fhir" / "bin" / "sekmet"
 
+# In the first three, what was known is not what the newest records say.
+CASES = [
+    *("drawn 2 h before", "before it was corrected", "before it was withdrawn"),
+    *("after it was corrected", "after it was withdrawn"),
+]
+
 pytestmark = pytest.mark.skipif(
     not SERVER.exists(), reason="no FHIR server here: 'make test' and 'make demo' install it"
 )
@@ -48,20 +54,9 @@ def test_it_shows_a_late_a_corrected_and_a_withdrawn_value(command: list[str], t
         *("training set", "build", "feast apply", "materialize", "online"),
     ]
     assert "the same offline" in shown
-    remarks = {
-        when: "wrong with one clock" in line
-        for line in shown.splitlines()
-        for when in ("drawn 2 h before", "before it was corrected", "after it was corrected")
-        + ("before it was withdrawn", "after it was withdrawn")
-        if when in line
-    }
-    assert remarks == {
-        "drawn 2 h before": True,
-        "before it was corrected": True,
-        "after it was corrected": False,
-        "before it was withdrawn": True,
-        "after it was withdrawn": False,
-    }
+    wrong = [line for line in shown.splitlines() if "wrong with one clock" in line]
+    assert [when for when in CASES if any(when in line for line in wrong)] == CASES[:3]
+    assert all(when in shown for when in CASES)
     assert not is_open(server_port(tmp_path))
 
 
