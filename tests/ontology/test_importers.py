@@ -70,6 +70,15 @@ def test_rrf_reaches_every_drug_from_its_ingredient(tmp_path: Path) -> None:
     assert [hit.concept.code for hit in ontologies.search("testamine tablet", "rxnorm")] == ["3", "4"]
 
 
+def test_rrf_without_the_archive_is_the_prescribable_content(tmp_path: Path) -> None:
+    release = rrf(tmp_path / "release")
+    (release / "rrf/RXNATOMARCHIVE.RRF").unlink()
+    ontologies = imported("rrf", release, tmp_path / "home", "20251006")
+    assert statuses(ontologies, "rxnorm", "3") == {("valid", "3")}
+    (row,) = ontologies.resolve_code("rxnorm", "5")
+    assert row.flags == ("unknown_code",)
+
+
 def test_an_ndc_without_hyphens_is_taken_only_if_one_reading_exists(tmp_path: Path) -> None:
     ontologies = imported("rrf", rrf(tmp_path / "release"), tmp_path / "home", "20251006")
     assert ("mapped", "3") in statuses(ontologies, "ndc", "0071015523")
