@@ -3,7 +3,7 @@
 import pytest
 
 from fhir_features.errors import DefinitionError
-from fhir_features.ontology import Concept, parse_concept
+from fhir_features.ontology import Concept, Ontologies, parse_concept
 from fhir_features.ontology.systems import code_forms, identify_system, systems
 
 
@@ -96,3 +96,9 @@ def test_a_concept_that_is_written_wrong_is_refused_with_what_to_write(text: str
         parse_concept(text)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_every_shipped_code_has_the_form_of_its_system(ontologies: Ontologies) -> None:
+    sql = "SELECT DISTINCT system, code\nFROM concept\nORDER BY ALL"
+    odd = [f"{system}:{code}" for system, code in ontologies._catalog.query(sql) if not systems()[system].is_code(code)]
+    assert odd == []

@@ -141,7 +141,7 @@ def _import_history(connection: duckdb.DuckDBPyConnection, request: Import, file
     return write_artifact(connection, request.home, manifest, {"history": "FROM rows"})
 
 
-_CODE = r"[A-Z][0-9][0-9A-Z](?:\.[0-9A-Z]{1,4})?"
+_CODE = r"[A-Z][0-9A][0-9A-Z](?:\.[0-9A-Z]{1,4})?"
 _RANGE = re.compile(rf"({_CODE})(?:\s*-\s*({_CODE}))?")
 
 

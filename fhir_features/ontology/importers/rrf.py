@@ -40,8 +40,8 @@ def import_release(request: Import) -> list[Manifest]:
         request.progress(archive.name)
         read_table(connection, "archive", archive, _ARCHIVE, delimiter="|", header=False)
     else:
-        columns = ", ".join(f'"{column}" VARCHAR' for column in _ARCHIVE)
-        connection.execute(f"CREATE TABLE archive ({columns})")
+        archive_columns = ", ".join(f'"{column}" VARCHAR' for column in _ARCHIVE)
+        connection.execute(f"CREATE TABLE archive ({archive_columns})")
     connection.execute(f"CREATE TABLE concepts AS\n{_CONCEPTS}")
     for end in ("RXCUI1", "RXCUI2"):
         query = f"SELECT line, {end}\nFROM ({_RELATIONS})\nWHERE {end} NOT IN (SELECT code FROM concepts)"
