@@ -12,6 +12,8 @@ from typing import Any
 _WHERE: dict[str, str] = {
     "FeatureStore": "fhir_features.store",
     "FeatureView": "fhir_features.features",
+    "between": "fhir_features.features",
+    "coalesce": "fhir_features.features",
     "concept_set": "fhir_features.ontology",
     "condition": "fhir_features.features",
     "encounter": "fhir_features.features",

@@ -10,13 +10,23 @@ import datetime as dt
 import math
 from fractions import Fraction
 from functools import cache
+from statistics import median
 from typing import Any
 
 from fhir_features.ontology import load_ontologies
 
 Row = dict[str, Any]
+ZERO_WHEN_KNOWN = ("count", "count_abnormal", "count_concepts", "exists", "ever", "active")
 ontologies = cache(load_ontologies)
 DAY = dt.timedelta(days=1)
+MICROSECOND = dt.timedelta(microseconds=1)
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+TIMES = {
+    "time_since_last": "effective_at",
+    "time_since_onset": "effective_at",
+    "time_since_recorded": "recorded_at",
+    "time_since_discharge": "end_at",
+}
 OPEN = dt.datetime.max.replace(tzinfo=dt.UTC)
 
 
@@ -26,18 +36,29 @@ class Reference:
     def __init__(self, tables: dict[str, list[Row]]) -> None:
         self.tables = tables
         self.known = ontologies()
+        self.concept_of: dict[int | None, str] = {}
         self.concepts_of = self._resolve()
 
     def answer(self, feature: Any, site: str, patient_id: str, t: dt.datetime, k: dt.datetime) -> Any:
         """The value of one feature."""
-        value = feature.value
+        return self.value(feature.value, site, patient_id, t, k)
+
+    def value(self, value: Any, site: str, patient_id: str, t: dt.datetime, k: dt.datetime) -> Any:
+        """A value: of an expression, of the patient's record, or of rows."""
+        if value.node == "number":
+            return value.number
+        if value.node == "expression":
+            one, other = (self.value(each, site, patient_id, t, k) for each in value.arguments)
+            if value.operator == "coalesce" and self._patient_record(site, patient_id, k) is None:
+                other = None
+            return express(value.operator, one, other)
         if value.node == "patient":
             return self._patient_fact(value.operator, self._patient_record(site, patient_id, k), t)
         rows = self._visible(value.rows.table, site, patient_id, k)
         rows = [row for row in rows if self._selected(value.rows, row) and self._inside(value.window, row, t)]
         rows.sort(key=tie)
         result = self._operate(value, rows, t, k)
-        if result in (0, False) and result is not None and value.operator in ("count", "exists", "ever", "active"):
+        if result in (0, False) and value.operator in ZERO_WHEN_KNOWN:
             return result if self._patient_record(site, patient_id, k) is not None else None
         return result
 
@@ -79,26 +100,44 @@ class Reference:
 
     def _selected(self, wanted: Any, row: Row) -> bool:
         """TIME section C, column "counts unless the feature asks otherwise"."""
+        if wanted.sites and row["site"] not in wanted.sites:
+            return False
         if wanted.table == "encounters":
             counts = row["status"] in ("in-progress", "arrived", "triaged", "onleave", "finished")
             return counts and (not wanted.classes or row["class_code"] in wanted.classes)
         if not self._is_member(wanted.concepts, row["code_id"]):
             return False
         if wanted.table == "observations":
-            if row["status"] not in ("preliminary", "final", "amended", "corrected", "appended"):
-                return False
-            if row.get("absent_reason") is not None:
-                return False
-            return wanted.unit is None or self._number(wanted.unit, row) is not None
+            return self._selected_observation(wanted, row)
         if wanted.table == "conditions":
+            if wanted.categories and not set(wanted.categories) & set(row["categories"] or []):
+                return False
             return row["verification_status"] in ("confirmed", "unconfirmed", "provisional", None)
         if row.get("do_not_perform"):
             return False
-        if row["status"] not in ("active", "on-hold", "completed", "stopped", "unknown"):
+        if row["status"] not in (wanted.statuses or ("active", "on-hold", "completed", "stopped", "unknown")):
             return False
         if row["intent"] in ("plan", "proposal"):
             return bool(row.get("reported"))
         return row["intent"] in ("order", "original-order", "reflex-order", "filler-order", "instance-order")
+
+    def _selected_observation(self, wanted: Any, row: Row) -> bool:
+        if row["status"] not in (wanted.statuses or ("preliminary", "final", "amended", "corrected", "appended")):
+            return False
+        if row.get("absent_reason") is not None:
+            return False
+        if wanted.categories and not set(wanted.categories) & set(row.get("categories") or []):
+            return False
+        if wanted.interpretations and not set(wanted.interpretations) & set(row.get("interpretations") or []):
+            return False
+        if wanted.without_comparator and row.get("value_comparator") is not None:
+            return False
+        if wanted.unit is None:
+            return True
+        number = self._number(wanted.unit, row)
+        if number is None:
+            return False
+        return (wanted.low is None or number >= wanted.low) and (wanted.high is None or number <= wanted.high)
 
     # What they give
 
@@ -110,25 +149,34 @@ class Reference:
             return len(rows) > 0
         if operator == "active":
             return any(self._is_active(value.rows, row, t, k) for row in rows)
+        if operator == "count_abnormal":
+            codes = {"A", "AA", "H", "HH", "HU", "L", "LL", "LU"}
+            return sum(bool(codes & set(row.get("interpretations") or [])) for row in rows)
+        if operator == "count_concepts":
+            return len({self.concept_of.get(row["code_id"]) for row in rows} - {None})
         if not rows:
             return None
-        if operator == "time_since_last":
-            return (t - max(row["effective_at"] for row in rows)) / DAY
+        if operator in ("last_code", "mode_code"):
+            coded = [self.concept_of.get(row.get("value_code_id")) for row in rows]
+            return code_of(operator, [concept for concept in coded if concept is not None])
+        if operator == "share_outside_range":
+            outside = [is_outside(row) for row in rows if is_outside(row) is not None]
+            return sum(outside) / len(outside) if outside else None
+        if operator.startswith("time_since"):
+            instants = [row[TIMES[operator]] for row in rows if row.get(TIMES[operator]) is not None]
+            if operator == "time_since_discharge":
+                instants = [instant for instant in instants if instant <= t]
+            newest = operator in ("time_since_last", "time_since_discharge")
+            return (t - (max(instants) if newest else min(instants))) / DAY if instants else None
         numbers = [self._number(value.rows.unit, row) for row in rows]
-        if operator == "last":
-            return numbers[-1]
-        if operator == "first":
-            return numbers[0]
-        if operator == "min":
-            return min(numbers)
-        if operator == "max":
-            return max(numbers)
-        total = sum(Fraction(number) for number in numbers)
-        return float(total) if operator == "sum" else float(total / len(numbers))
+        days = [Fraction((row["effective_at"] - EPOCH) // MICROSECOND, 86_400_000_000) for row in rows]
+        return summarize(operator, [Fraction(number) for number in numbers], days)
 
     def _is_active(self, wanted: Any, row: Row, t: dt.datetime, k: dt.datetime) -> bool:
         if wanted.table == "conditions":
             return self._is_active_condition(row, t, k)
+        if wanted.table == "encounters":
+            return row.get("end_at") is None or t < row["end_at"]
         return row["status"] in ("active", "unknown") and t < self._end_of_order(wanted, row)
 
     def _is_active_condition(self, row: Row, t: dt.datetime, k: dt.datetime) -> bool:
@@ -151,10 +199,10 @@ class Reference:
         if row.get("bounds_end") is not None:
             ends.append(row["bounds_end"])
         if row.get("dosage_days") is not None:
-            ends.append(row["effective_at"] + row["dosage_days"] * DAY)
+            ends.append(after(row["effective_at"], row["dosage_days"]))
         if row.get("supply_days") is not None:
             start = row.get("authored_at") or row["effective_at"]
-            ends.append(start + row["supply_days"] * ((row.get("repeats") or 0) + 1) * DAY)
+            ends.append(after(start, row["supply_days"] * ((row.get("repeats") or 0) + 1)))
         return min(ends) if ends else row["effective_at"] + dt.timedelta(microseconds=wanted.assume_us)
 
     def _patient_record(self, site: str, patient_id: str, k: dt.datetime) -> Row | None:
@@ -167,9 +215,13 @@ class Reference:
             return None
         if operator == "sex":
             return record["sex"]
+        if operator == "deceased":
+            return bool(record.get("deceased"))
         born, today = record["birth_date"], t.date()
         if born is None or born > today:
             return None
+        if operator == "age_days":
+            return (today - born).days
         return today.year - born.year - ((today.month, today.day) < (born.month, born.day))
 
     # Codes and units
@@ -177,6 +229,10 @@ class Reference:
     def _resolve(self) -> dict[int, set[tuple[str, str]]]:
         found: dict[int, set[tuple[str, str]]] = {}
         for row in self.tables["resolution"]:
+            if row["status"] == "candidate" or row["code"] is None:
+                continue
+            if row["rank"] == 0:
+                self.concept_of.setdefault(row["code_id"], f"{row['system']}:{row['code']}")
             found.setdefault(row["code_id"], set()).add((row["system"], row["code"]))
         return found
 
@@ -205,6 +261,69 @@ class Reference:
         return number if math.isfinite(number) and abs(number) <= 1e17 else None
 
 
+def after(start: dt.datetime, days: float) -> dt.datetime:
+    """An instant some days later; absurdly many are for ever."""
+    return start + days * DAY if days < 1_000_000 else OPEN
+
+
+def summarize(operator: str, numbers: list[Fraction], days: list[Fraction]) -> float | None:
+    """A number from numbers in the order of the tie rule, in exact arithmetic until the end."""
+    mean = sum(numbers) / len(numbers)
+    if operator == "std":
+        squares = sum((number - mean) ** 2 for number in numbers)
+        return math.sqrt(squares / (len(numbers) - 1)) if len(numbers) > 1 else None
+    if operator == "slope":
+        middle = sum(days) / len(days)
+        spread = sum((day - middle) ** 2 for day in days)
+        if spread == 0:
+            return None
+        return float(sum((d - middle) * (n - mean) for d, n in zip(days, numbers, strict=True)) / spread)
+    if operator == "change":
+        return float(numbers[-1]) - float(numbers[-2]) if len(numbers) > 1 else None
+    results = {
+        "last": numbers[-1],
+        "first": numbers[0],
+        "min": min(numbers),
+        "max": max(numbers),
+        "sum": sum(numbers),
+        "mean": mean,
+        "median": median(numbers),
+        "delta": numbers[-1] - numbers[0],
+    }
+    return float(results[operator])
+
+
+def code_of(operator: str, concepts: list[str]) -> str | None:
+    """The newest or the most frequent coded value."""
+    if not concepts:
+        return None
+    if operator == "last_code":
+        return concepts[-1]
+    return min(concepts, key=lambda concept: (-concepts.count(concept), concept))
+
+
+def is_outside(row: Row) -> bool | None:
+    """Whether a value is outside its reference range; None where there is none."""
+    number, low, high = row["value_number"], row.get("reference_low"), row.get("reference_high")
+    if number is None or (low is None and high is None):
+        return False if not (low is None and high is None) else None
+    return (low is not None and number < low) or (high is not None and number > high)
+
+
+def express(operator: str, one: Any, other: Any) -> Any:
+    """An expression over two answers."""
+    if operator == "coalesce":
+        chosen = other if one is None else one
+        return None if chosen is None else float(chosen)
+    if one is None or other is None:
+        return None
+    if operator == "ratio":
+        return None if other == 0 else one / other
+    if operator == "difference":
+        return float(one) - float(other)
+    return one > other if operator == "greater" else one < other
+
+
 def tie(row: Row) -> tuple[Any, ...]:
     """Rule 5, and what is left when even that is equal."""
     return (
@@ -220,5 +339,5 @@ def tie(row: Row) -> tuple[Any, ...]:
 def same(one: Any, other: Any) -> bool:
     """Whether two answers are the same; numbers to 12 digits, since the exact sum is kept to 15 decimals."""
     if isinstance(one, float) and isinstance(other, int | float) and not isinstance(other, bool):
-        return math.isclose(one, other, rel_tol=1e-12, abs_tol=1e-14)
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
     return type(one) is type(other) and one == other

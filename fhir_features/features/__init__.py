@@ -1,8 +1,9 @@
 """Feature definitions and the as-of engine: what others may use of it."""
 
-from fhir_features.features.define import condition, encounter, medication, observation, patient
+from fhir_features.features.define import coalesce, condition, encounter, medication, observation, patient
 from fhir_features.features.repository import load_views
 from fhir_features.features.retrieval import TrainingSet
+from fhir_features.features.series import between
 from fhir_features.features.summary import Summary
 from fhir_features.features.view import FeatureView
 
@@ -10,6 +11,8 @@ __all__ = [
     "FeatureView",
     "Summary",
     "TrainingSet",
+    "between",
+    "coalesce",
     "condition",
     "encounter",
     "load_views",

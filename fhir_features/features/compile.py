@@ -8,26 +8,16 @@ bucket. It gives one row a question with a column a feature.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from fhir_features.features.nodes import Aggregate, Feature, Kind, PatientFact, Rows, Value, Window
-from fhir_features.features.operators import ARROW_TYPES, MAGNITUDE, OPERATORS, PATIENT_OPERATORS
-from fhir_features.lake import identifier, literal
-
-# TIME section C, column "counts unless the feature asks otherwise".
-OBSERVATION_STATUSES = ("preliminary", "final", "amended", "corrected", "appended")
-VERIFICATION_STATUSES = ("confirmed", "unconfirmed", "provisional")
-ACTIVE_CLINICAL_STATUSES = ("active", "recurrence", "relapse")
-MEDICATION_STATUSES = ("active", "on-hold", "completed", "stopped", "unknown")
-ACTIVE_MEDICATION_STATUSES = ("active", "unknown")
-ORDER_INTENTS = ("order", "original-order", "reflex-order", "filler-order", "instance-order")
-REPORTED_INTENTS = ("plan", "proposal")
-ENCOUNTER_STATUSES = ("in-progress", "arrived", "triaged", "onleave", "finished")
-
-# No order lasts ten thousand years; beyond it instants overflow.
-_LONGEST_DAYS = 3_650_000
+from fhir_features.features import counting
+from fhir_features.features.nodes import Aggregate, Expression, Feature, Kind, Number, PatientFact, Rows, Value, Window
+from fhir_features.features.operators import ARROW_TYPES, EXPRESSIONS, OPERATORS, PATIENT_OPERATORS
+from fhir_features.lake import identifier
 
 _UNITS = (("w", 604_800_000_000), ("d", 86_400_000_000), ("h", 3_600_000_000), ("min", 60_000_000), ("s", 1_000_000))
 
@@ -56,19 +46,21 @@ class Plan:
 
 def compile_features(features: tuple[Feature, ...]) -> Plan:
     """The plan that answers these features."""
-    by_table: dict[str, list[Feature]] = {}
+    named: dict[Aggregate, str] = {}
     for feature in features:
-        if isinstance(feature.value, Aggregate):
-            by_table.setdefault(feature.value.rows.table, []).append(feature)
-    parts = [_TablePart(table, chosen) for table, chosen in by_table.items()]
-    ctes = [_questions(features)]
+        for value in leaves(feature.value):
+            if isinstance(value, Aggregate):
+                named.setdefault(value, feature.name if value is feature.value else f"{feature.name} {len(named)}")
+    tables = dict.fromkeys(value.rows.table for value in named)
+    parts = [_TablePart(table, {v: name for v, name in named.items() if v.rows.table == table}) for table in tables]
+    ctes = [_questions(named)]
     if any(part.needs_open_encounters for part in parts):
-        ctes.append(_OPEN_ENCOUNTERS)
+        ctes.append(counting.OPEN_ENCOUNTERS)
     for part in parts:
         ctes += part.ctes()
-    ctes.append(_KNOWN_PATIENTS)
+    ctes.append(counting.KNOWN_PATIENTS)
+    columns = ",\n  ".join(f"{_answer(each.value, named)} AS {identifier(each.name)}" for each in features)
     joins = "".join(f"\nLEFT JOIN {part.table}_features USING (question)" for part in parts)
-    columns = ",\n  ".join(f"{_answer(feature)} AS {identifier(feature.name)}" for feature in features)
     sql = (
         "WITH "
         + ",\n".join(ctes)
@@ -82,11 +74,22 @@ def compile_features(features: tuple[Feature, ...]) -> Plan:
     )
 
 
+def leaves(value: Value) -> Iterator[Aggregate | PatientFact]:
+    """The values that a value is computed from."""
+    if isinstance(value, Expression):
+        for argument in value.arguments:
+            yield from leaves(argument)
+    elif not isinstance(value, Number):
+        yield value
+
+
 def kind_of(value: Value) -> Kind:
     """Which kind of answer a value gives."""
     if isinstance(value, PatientFact):
         return PATIENT_OPERATORS[value.operator][0]
-    return OPERATORS[value.operator].kind
+    if isinstance(value, Expression):
+        return EXPRESSIONS[value.operator][0]
+    return "number" if isinstance(value, Number) else OPERATORS[value.operator].kind
 
 
 def duration_text(us: int) -> str:
@@ -95,18 +98,10 @@ def duration_text(us: int) -> str:
     return f"{us // length}{unit}"
 
 
-def _questions(features: tuple[Feature, ...]) -> str:
+def _questions(named: dict[Aggregate, str]) -> str:
     """The questions of the buckets at hand, with the edges of all windows worked out once a question."""
-    edges = sorted(
-        {
-            edge
-            for feature in features
-            if isinstance(feature.value, Aggregate)
-            for edge in (feature.value.window.start_us, feature.value.window.end_us)
-            if edge
-        }
-    )
-    columns = "".join(f",\n    t - to_microseconds({edge}) AS {_edge(edge)}" for edge in edges)
+    edges = {us for value in named for us in (value.window.start_us, value.window.end_us) if us}
+    columns = "".join(f",\n    t - to_microseconds({edge}) AS {_edge(edge)}" for edge in sorted(edges))
     return f"""questions AS (
   SELECT
     question, site, bucket, patient_id, t, k{columns}
@@ -119,77 +114,89 @@ def _edge(us: int) -> str:
     return f"t_minus_{duration_text(us)}" if us else "t"
 
 
-def _answer(feature: Feature) -> str:
-    """The final column of a feature: what its rows gave, or what nothing means for a patient who is known."""
-    if isinstance(feature.value, PatientFact):
-        return _PATIENT_FACTS[feature.value.operator]
-    name = f"{feature.value.rows.table}_features.{identifier(feature.name)}"
-    empty = OPERATORS[feature.value.operator].empty
+def _answer(value: Value, named: dict[Aggregate, str]) -> str:
+    """A value as an expression: what its rows gave, or what nothing means for a patient who is known."""
+    if isinstance(value, Number):
+        return f"CAST({value.number!r} AS DOUBLE)"
+    if isinstance(value, PatientFact):
+        return counting.PATIENT_FACTS[value.operator]
+    if isinstance(value, Expression):
+        arguments = [f"({_answer(argument, named)})" for argument in value.arguments]
+        return EXPRESSIONS[value.operator][1].format(*arguments)
+    column = f"{value.rows.table}_features.{identifier(named[value])}"
+    empty = OPERATORS[value.operator].empty
     if empty is None:
-        return name
-    return f"coalesce(nullif({name}, {empty}), CASE WHEN p.known THEN {empty} END)"
+        return column
+    return f"coalesce(nullif({column}, {empty}), CASE WHEN p.known THEN {empty} END)"
 
 
 class _TablePart:
     """The CTEs of one event table: its rows selected once, seen from each question, aggregated once a selection."""
 
-    def __init__(self, table: str, features: list[Feature]) -> None:
+    def __init__(self, table: str, named: dict[Aggregate, str]) -> None:
         self.table = table
-        self.values = [(feature.name, feature.value) for feature in features if isinstance(feature.value, Aggregate)]
-        self.selections = tuple(dict.fromkeys(value.rows for _, value in self.values))
-        self.windows = list(dict.fromkeys(value.window for _, value in self.values))
-        self.needs_open_encounters = table == "conditions" and any(v.operator == "active" for _, v in self.values)
+        self.named = named
+        self.selections = tuple(dict.fromkeys(value.rows for value in named))
+        self.windows = list(dict.fromkeys(value.window for value in named))
+        self.widest = _widest(self.windows)
+        self.aggregates = self._aggregates()
+        read = set(re.findall(r"\w+", " ".join(self.aggregates)))
+        self.pair_columns = {name: sql for name, sql in counting.PAIR_COLUMNS[table].items() if name in read}
+        self.needs_open_encounters = table == "conditions" and "active" in self.pair_columns
+        self.pair_joins = counting.JOIN_OPEN_ENCOUNTERS if self.needs_open_encounters else ""
+        read |= set(re.findall(r"e\.(\w+)", " ".join([*self.pair_columns.values(), self.pair_joins])))
+        self.row_columns = {name: sql for name, sql in counting.ROW_COLUMNS[table].items() if name in read}
 
     def ctes(self) -> list[str]:
-        """What was selected, what of it is visible, the aggregates, and one column a feature."""
-        return [_SELECTED[self.table], self._visible(), self._aggregated(), self._features()]
-
-    def _visible(self) -> str:
-        columns = [
-            f"({self._inside(window)}) AS {_flag(window)}" for window in self.windows if window != self._widest()
-        ]
-        if any(value.operator == "active" for _, value in self.values):
-            columns.append(f"{_ACTIVE[self.table]} AS active")
-        return f"""visible_{self.table} AS (
-  SELECT
-    {", ".join(["q.question", "e.selection", "e.effective_at", "e.tie", *_MORE.get(self.table, ())])}{
-            "".join(f",{chr(10)}    {column}" for column in columns)
-        }
-  FROM questions q
-  JOIN selected_{self.table} e
-    ON e.site = q.site
-    AND e.patient_id = q.patient_id{_JOIN_OPEN_ENCOUNTERS if self.needs_open_encounters else ""}
-  WHERE e.known_at <= q.k
-    AND (e.known_to > q.k OR e.known_to IS NULL)
-    AND {self._inside(self._widest())}
-)"""
-
-    def _widest(self) -> Window:
-        """The window that holds all others."""
-        starts = [window.start_us for window in self.windows]
-        start = None if None in starts else max(us for us in starts if us is not None)
-        return Window(start_us=start, end_us=min(window.end_us for window in self.windows))
-
-    @staticmethod
-    def _inside(window: Window) -> str:
-        before = f"e.effective_at <= q.{_edge(window.end_us)}"
-        if window.start_us is None:
-            return before
-        return f"e.effective_at > q.{_edge(window.start_us)} AND {before}"
+        """What was selected, what of it is visible, the aggregates, and one column a value."""
+        return [self._selected(), self._visible(), self._aggregated(), self._features()]
 
     def _aggregates(self) -> dict[str, str]:
         """Each distinct aggregate with its window, and the name of its column."""
         wanted: dict[str, str] = {}
-        for _, value in self.values:
+        for value in self.named:
             for aggregate in OPERATORS[value.operator].aggregates:
                 wanted.setdefault(self._filtered(aggregate, value.window), f"a{len(wanted)}")
         return wanted
 
     def _filtered(self, aggregate: str, window: Window) -> str:
-        return aggregate if window == self._widest() else f"{aggregate} FILTER (WHERE {_flag(window)})"
+        return aggregate if window == self.widest else f"{aggregate} FILTER (WHERE {_flag(window)})"
+
+    def _selected(self) -> str:
+        table = self.table
+        joins = f"JOIN {table}_members m ON {counting.MEMBERS[table]}"
+        joins += counting.JOIN_CONVERSIONS if table == "observations" else ""
+        if "v.concept" in self.row_columns.values():
+            joins += f"\n  LEFT JOIN canonical v ON v.code_id = {counting.CONCEPT_OF[table]}"
+        component = "e.component, " if table == "observations" else ""
+        columns = "".join(f",\n    {sql} AS {name}" for name, sql in self.row_columns.items())
+        where = "".join(f"\n    AND {predicate}" for predicate in counting.rules(table, self.selections).values())
+        return f"""selected_{table} AS (
+  SELECT
+    m.selection, e.site, e.patient_id, e.effective_at, e.known_at, e.known_to,
+    ROW(e.effective_at, e.known_at, e.resource_id, {component}e.version, e.state) AS tie{columns}
+  FROM {table} e
+  {joins}
+  WHERE e.bucket BETWEEN $first_bucket AND $last_bucket{where}
+)"""
+
+    def _visible(self) -> str:
+        flags = {_flag(window): f"({_inside(window)})" for window in self.windows if window != self.widest}
+        plain = {name: f"e.{name}" for name in self.row_columns}
+        columns = "".join(f",\n    {sql} AS {name}" for name, sql in {**plain, **self.pair_columns, **flags}.items())
+        return f"""visible_{self.table} AS (
+  SELECT
+    q.question, e.selection, e.effective_at, e.tie{columns}
+  FROM questions q
+  JOIN selected_{self.table} e
+    ON e.site = q.site
+    AND e.patient_id = q.patient_id{self.pair_joins}
+  WHERE {counting.VISIBLE}
+    AND {_inside(self.widest)}
+)"""
 
     def _aggregated(self) -> str:
-        columns = "".join(f",\n    {sql} AS {name}" for sql, name in self._aggregates().items())
+        columns = "".join(f",\n    {sql} AS {name}" for sql, name in self.aggregates.items())
         return f"""aggregated_{self.table} AS (
   SELECT
     question, selection{columns}
@@ -198,15 +205,13 @@ class _TablePart:
 )"""
 
     def _features(self) -> str:
-        names = self._aggregates()
         columns = []
-        for name, value in self.values:
+        for value, name in self.named.items():
             operator = OPERATORS[value.operator]
-            parts = [names[self._filtered(aggregate, value.window)] for aggregate in operator.aggregates]
+            parts = [self.aggregates[self._filtered(aggregate, value.window)] for aggregate in operator.aggregates]
+            answer = operator.answer.format(*parts)
             number = self.selections.index(value.rows)
-            columns.append(
-                f"any_value({operator.answer.format(*parts)}) FILTER (WHERE selection = {number}) AS {identifier(name)}"
-            )
+            columns.append(f"any_value({answer}) FILTER (WHERE selection = {number}) AS {identifier(name)}")
         listed = ",\n    ".join(columns)
         return f"""{self.table}_features AS (
   SELECT
@@ -218,140 +223,20 @@ class _TablePart:
 )"""
 
 
+def _widest(windows: list[Window]) -> Window:
+    """The window that holds all of them."""
+    starts = [window.start_us for window in windows]
+    start = None if None in starts else max(us for us in starts if us is not None)
+    return Window(start_us=start, end_us=min(window.end_us for window in windows))
+
+
+def _inside(window: Window) -> str:
+    before = f"e.effective_at <= q.{_edge(window.end_us)}"
+    if window.start_us is None:
+        return before
+    return f"e.effective_at > q.{_edge(window.start_us)} AND {before}"
+
+
 def _flag(window: Window) -> str:
     start = "ever" if window.start_us is None else f"within_{duration_text(window.start_us)}"
     return start if window.end_us == 0 else f"{start}_until_{duration_text(window.end_us)}"
-
-
-def listed(words: tuple[str, ...]) -> str:
-    """Words as a SQL list, for IN."""
-    return "(" + ", ".join(literal(word) for word in words) + ")"
-
-
-def _days_after(start: str, days: str) -> str:
-    # least() keeps an absurd length from overflowing; it is as good as endless.
-    return f"{start} + to_microseconds(CAST(least({days}, {_LONGEST_DAYS}) * 86400000000 AS BIGINT))"
-
-
-def _selected(table: str, columns: str, source: str, where: str, last_of_tie: str = "e.version, e.state") -> str:
-    return f"""selected_{table} AS (
-  SELECT
-    m.selection, e.site, e.patient_id, e.effective_at, e.known_at, e.known_to,
-    ROW(e.effective_at, e.known_at, e.resource_id, {last_of_tie}) AS tie{columns}
-  FROM {table} e
-  {source}
-  WHERE e.bucket BETWEEN $first_bucket AND $last_bucket
-    AND {where}
-)"""
-
-
-_SUPPLY_DAYS = "e.supply_days * (coalesce(e.repeats, 0) + 1)"
-
-# When an order is over: the earliest end that it states, else after what the feature assumes (TIME section C).
-ENDS_AT = f"""coalesce(
-      least(
-        e.bounds_end,
-        {_days_after("e.effective_at", "e.dosage_days")},
-        {_days_after("coalesce(e.authored_at, e.effective_at)", _SUPPLY_DAYS)}
-      ),
-      e.effective_at + to_microseconds(m.assume_us)
-    )"""
-
-_VALUE = "e.value_number * c.factor + c.addend"
-
-_SELECTED = {
-    "observations": _selected(
-        "observations",
-        f",\n    {_VALUE} AS value",
-        "JOIN observations_members m ON m.code_id = e.code_id\n"
-        "  LEFT JOIN conversions c\n"
-        "    ON c.selection = m.selection\n"
-        "    AND c.code_id = e.code_id\n"
-        "    AND c.unit_id IS NOT DISTINCT FROM e.unit_id",
-        f"e.status IN {listed(OBSERVATION_STATUSES)}\n"
-        "    AND e.absent_reason IS NULL\n"
-        # NaN sorts above all numbers, so that it fails like an infinite or absurd value.
-        f"    AND (NOT m.needs_number OR abs({_VALUE}) <= {MAGNITUDE:.0e})",
-        "e.component, e.version, e.state",
-    ),
-    "conditions": _selected(
-        "conditions",
-        ",\n    e.clinical_status, e.abatement_at, e.encounter_id,\n"
-        "    list_contains(e.categories, 'encounter-diagnosis') AS is_encounter_diagnosis",
-        "JOIN conditions_members m ON m.code_id = e.code_id",
-        f"(e.verification_status IN {listed(VERIFICATION_STATUSES)} OR e.verification_status IS NULL)",
-    ),
-    "medication_requests": _selected(
-        "medication_requests",
-        f",\n    e.status,\n    {ENDS_AT} AS ends_at",
-        "JOIN medication_requests_members m ON m.code_id = e.code_id",
-        f"e.status IN {listed(MEDICATION_STATUSES)}\n"
-        "    AND NOT coalesce(e.do_not_perform, false)\n"
-        f"    AND (e.intent IN {listed(ORDER_INTENTS)} OR (e.reported AND e.intent IN {listed(REPORTED_INTENTS)}))",
-    ),
-    "encounters": _selected(
-        "encounters",
-        "",
-        "JOIN encounters_members m ON m.class_code = e.class_code OR m.class_code IS NULL",
-        f"e.status IN {listed(ENCOUNTER_STATUSES)}",
-    ),
-}
-
-# Columns beside effective_at and tie that aggregates read.
-_MORE = {"observations": ("e.value",)}
-
-_ACTIVE = {
-    # TIME section C: an encounter diagnosis without a clinical status is active during its encounter.
-    "conditions": f"""(e.abatement_at IS NULL OR e.abatement_at > q.t)
-    AND CASE
-      WHEN e.clinical_status IS NOT NULL THEN e.clinical_status IN {listed(ACTIVE_CLINICAL_STATUSES)}
-      WHEN e.is_encounter_diagnosis THEN o.encounter_id IS NOT NULL
-      ELSE true
-    END""",
-    "medication_requests": f"e.status IN {listed(ACTIVE_MEDICATION_STATUSES)} AND q.t < e.ends_at",
-}
-
-_OPEN_ENCOUNTERS = f"""open_encounters AS (
-  SELECT DISTINCT
-    q.question, e.resource_id AS encounter_id
-  FROM questions q
-  JOIN encounters e
-    ON e.site = q.site
-    AND e.patient_id = q.patient_id
-  WHERE e.bucket BETWEEN $first_bucket AND $last_bucket
-    AND e.known_at <= q.k
-    AND (e.known_to > q.k OR e.known_to IS NULL)
-    AND e.status IN {listed(ENCOUNTER_STATUSES)}
-    AND e.effective_at <= q.t
-    AND (e.end_at > q.t OR e.end_at IS NULL)
-)"""
-
-_JOIN_OPEN_ENCOUNTERS = """
-  LEFT JOIN open_encounters o
-    ON o.question = q.question
-    AND o.encounter_id = e.encounter_id"""
-
-_KNOWN_PATIENTS = """known_patients AS (
-  SELECT
-    q.question,
-    true AS known,
-    arg_max_null(e.birth_date, ROW(e.known_at, e.resource_id, e.version, e.state)) AS birth_date,
-    arg_max_null(e.sex, ROW(e.known_at, e.resource_id, e.version, e.state)) AS sex
-  FROM questions q
-  JOIN patients e
-    ON e.site = q.site
-    AND e.patient_id = q.patient_id
-  WHERE e.bucket BETWEEN $first_bucket AND $last_bucket
-    AND e.known_at <= q.k
-    AND (e.known_to > q.k OR e.known_to IS NULL)
-  GROUP BY q.question
-)"""
-
-_PATIENT_FACTS = {
-    "age": """CASE
-    WHEN p.birth_date <= CAST(q.t AS DATE) THEN
-      year(q.t) - year(p.birth_date)
-      - CAST(ROW(month(q.t), day(q.t)) < ROW(month(p.birth_date), day(p.birth_date)) AS BIGINT)
-  END""",
-    "sex": "p.sex",
-}

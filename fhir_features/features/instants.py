@@ -8,7 +8,8 @@ patients about whom the store has learned something since `built_seq`.
 
 from __future__ import annotations
 
-from fhir_features.features.compile import ENDS_AT, Plan
+from fhir_features.features.compile import Plan, leaves
+from fhir_features.features.counting import ENDS_AT, MEMBERS
 from fhir_features.features.nodes import Aggregate, PatientFact
 from fhir_features.lake import EVENT_TABLES, literal
 
@@ -54,13 +55,13 @@ JOIN spans s ON s.site = n.site"""
 
 
 def _instants_of_rows(plan: Plan, table: str) -> str:
-    values = [feature.value for feature in plan.features]
+    values = [value for feature in plan.features for value in leaves(feature.value)]
     windows = [value.window for value in values if isinstance(value, Aggregate) and value.rows.table == table]
     edges = sorted({us for window in windows for us in (window.start_us, window.end_us) if us})
     moments = [f"e.effective_at + to_microseconds({us})" for us in edges]
-    moments += {"conditions": ["e.abatement_at"], "medication_requests": [ENDS_AT]}.get(table, [])
-    member = "m.code_id = e.code_id" if table != "encounters" else "m.class_code = e.class_code OR m.class_code IS NULL"
-    return _instants(table, f"[{', '.join(moments)}]", f"\n    JOIN {table}_members m ON {member}")
+    ends = {"conditions": ["e.abatement_at"], "medication_requests": [ENDS_AT], "encounters": ["e.end_at"]}
+    moments += ends.get(table, [])
+    return _instants(table, f"[{', '.join(moments)}]", f"\n    JOIN {table}_members m ON {MEMBERS[table]}")
 
 
 def _instants(table: str, moments: str, members: str = "", begins: str = "greatest(e.known_at, e.effective_at)") -> str:
@@ -81,7 +82,8 @@ def _instants(table: str, moments: str, members: str = "", begins: str = "greate
 
 
 def _birthdays(plan: Plan) -> str:
-    if not any(isinstance(each.value, PatientFact) and each.value.operator == "age" for each in plan.features):
+    values = [value for feature in plan.features for value in leaves(feature.value)]
+    if not any(isinstance(value, PatientFact) and value.operator == "age" for value in values):
         return "[]"
     # The day after, too: who was born on 29 February is a year older on 1 March of other years.
     days = "CAST(e.birth_date + to_years(n // 2) + to_days(n % 2) AS TIMESTAMPTZ)"

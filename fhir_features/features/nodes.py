@@ -31,11 +31,21 @@ class Window(Node):
 
 
 class Observations(Node):
-    """Results of a concept set. With a unit, only those with a number that can be expressed in it."""
+    """Results of a concept set. With a unit, only those with a number that can be expressed in it.
+
+    Of a filter that is empty or None, nothing is asked. `low` and `high` are in the unit, and count as inside.
+    """
 
     table: Literal["observations"] = "observations"
     concepts: ConceptSet
     unit: str | None = None
+    sites: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    interpretations: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    without_comparator: bool = False
 
 
 class Conditions(Node):
@@ -43,6 +53,8 @@ class Conditions(Node):
 
     table: Literal["conditions"] = "conditions"
     concepts: ConceptSet
+    sites: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
 
 class Medications(Node):
@@ -51,6 +63,8 @@ class Medications(Node):
     table: Literal["medication_requests"] = "medication_requests"
     concepts: ConceptSet
     assume_us: int | None = None
+    sites: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
 
 
 class Encounters(Node):
@@ -58,6 +72,7 @@ class Encounters(Node):
 
     table: Literal["encounters"] = "encounters"
     classes: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
 
 
 Rows = Annotated[Observations | Conditions | Medications | Encounters, Field(discriminator="table")]
@@ -79,7 +94,23 @@ class PatientFact(Node):
     operator: str
 
 
-Value = Annotated[Aggregate | PatientFact, Field(discriminator="node")]
+class Number(Node):
+    """A number that stands in an expression."""
+
+    node: Literal["number"] = "number"
+    number: float
+
+
+class Expression(Node):
+    """A value made of other values (`operators.EXPRESSIONS`)."""
+
+    node: Literal["expression"] = "expression"
+    operator: str
+    arguments: tuple[Value, ...]
+
+
+Value = Annotated[Aggregate | PatientFact | Number | Expression, Field(discriminator="node")]
+Expression.model_rebuild()
 
 
 class Feature(Node):

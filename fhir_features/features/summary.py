@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import duckdb
 
-from fhir_features.features.compile import OBSERVATION_STATUSES, Plan, listed
+from fhir_features.features.compile import Plan
+from fhir_features.features.counting import JOIN_CONVERSIONS, MEMBERS, OBSERVATION_STATUSES, VALUE, listed
 from fhir_features.features.operators import MAGNITUDE
 from fhir_features.lake import EVENT_TABLES
 
@@ -88,27 +89,16 @@ WHERE e.bucket IN (SELECT DISTINCT bucket FROM asked)
   AND e.known_at <= a.k"""
 
 
-_MEMBER = {
-    "encounters": "m.class_code = e.class_code OR m.class_code IS NULL",
-    **dict.fromkeys(("observations", "conditions", "medication_requests"), "m.code_id = e.code_id"),
-}
-
-
 def _known_at_sources(table: str) -> str:
     return f"""WITH {_ASKERS}
 SELECT e.known_at_source, count(*)
 {_read(table)}
-  AND EXISTS (FROM {table}_members m WHERE {_MEMBER[table]})
+  AND EXISTS (FROM {table}_members m WHERE {MEMBERS[table]})
 GROUP BY e.known_at_source"""
 
 
 # Numbers only: a result in words has no unit to be wrong in.
-_WITH_FACTORS = """
-JOIN observations_members m ON m.code_id = e.code_id
-LEFT JOIN conversions c
-  ON c.selection = m.selection
-  AND c.code_id = e.code_id
-  AND c.unit_id IS NOT DISTINCT FROM e.unit_id"""
+_WITH_FACTORS = f"\n  JOIN observations_members m ON {MEMBERS['observations']}{JOIN_CONVERSIONS}"
 
 _EXCLUDED = f"""WITH {_ASKERS}
 SELECT count(*)
@@ -117,7 +107,7 @@ SELECT count(*)
   AND e.status IN {listed(OBSERVATION_STATUSES)}
   AND e.absent_reason IS NULL
   AND e.value_number IS NOT NULL
-  AND (abs(e.value_number * c.factor + c.addend) <= {MAGNITUDE:.0e}) IS NOT TRUE"""
+  AND (abs({VALUE}) <= {MAGNITUDE:.0e}) IS NOT TRUE"""
 
 _UNKNOWN = """
 SELECT question

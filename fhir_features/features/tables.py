@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fhir_features.errors import FeatureTableError
-from fhir_features.features.compile import Plan, compile_features
+from fhir_features.features.compile import Plan, compile_features, leaves
 from fhir_features.features.engine import answers
 from fhir_features.features.instants import change_instants
-from fhir_features.features.nodes import Aggregate, canonical_json
-from fhir_features.features.operators import OPERATORS
+from fhir_features.features.nodes import canonical_json
+from fhir_features.features.operators import INSTANT_OPERATORS
 from fhir_features.features.spine import INSTANT
 from fhir_features.features.summary import resource_types
 from fhir_features.features.terms import create_members
@@ -93,7 +93,7 @@ def build(
 
 def _refuse_instants(view: FeatureView) -> None:
     for feature in view.features:
-        if isinstance(feature.value, Aggregate) and OPERATORS[feature.value.operator].instant:
+        if any(value.operator in INSTANT_OPERATORS for value in leaves(feature.value)):
             raise FeatureTableError(
                 f"feature '{feature.name}' of view '{view.name}' changes at every instant, which cadence on_change "
                 "cannot hold: leave it out of the view that is built"

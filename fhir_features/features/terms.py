@@ -14,13 +14,24 @@ import duckdb
 import pyarrow as pa
 
 from fhir_features.features.compile import Plan
-from fhir_features.features.nodes import Encounters, Medications, Observations, Rows
-from fhir_features.ontology import Ontologies, load_ontologies
+from fhir_features.features.counting import default_statuses
+from fhir_features.features.nodes import Encounters, Observations, Rows
+from fhir_features.ontology import ConceptSet, Ontologies, load_ontologies
 
-_MEMBERS = pa.schema(
-    {"selection": pa.int32(), "code_id": pa.int64(), "needs_number": pa.bool_(), "assume_us": pa.int64()}
-)
-_CLASSES = pa.schema({"selection": pa.int32(), "class_code": pa.string()})
+_TEXTS = pa.list_(pa.string())
+_ASKED = {
+    "needs_number": pa.bool_(),
+    "assume_us": pa.int64(),
+    "classes": _TEXTS,
+    "sites": _TEXTS,
+    "statuses": _TEXTS,
+    "categories": _TEXTS,
+    "interpretations": _TEXTS,
+    "low": pa.float64(),
+    "high": pa.float64(),
+    "without_comparator": pa.bool_(),
+}
+_MEMBERS = pa.schema({"selection": pa.int32(), "code_id": pa.int64(), **_ASKED})
 _CONVERSIONS = pa.schema(
     {
         "selection": pa.int32(),
@@ -39,14 +50,16 @@ def ontologies() -> Ontologies:
 
 
 def create_resolved(con: duckdb.DuckDBPyConnection, known: Ontologies) -> None:
-    """Create the temporary table `resolved` (code_id, system, code): what each code_id means under the lock.
+    """Create the temporary tables `resolved` (code_id, system, code): what each code_id means under the lock, and
+    `canonical` (code_id, concept): the first of those as text, such as `snomed:266919005`.
 
-    Code_ids that the lake has not resolved under this lock are resolved in memory.
+    Code_ids that the lake has not resolved under this lock are resolved in memory. A candidate, one of several targets
+    of a map of which only some are right, is no meaning.
     """
     con.execute(
         """
-CREATE OR REPLACE TEMP TABLE resolved AS
-SELECT DISTINCT code_id, system, code
+CREATE OR REPLACE TEMP TABLE resolution AS
+SELECT DISTINCT code_id, valid_from, rank, system, code, status
 FROM lake.resolution
 WHERE lock_id = ?""",
         [known.lock_id],
@@ -54,25 +67,39 @@ WHERE lock_id = ?""",
     missing = con.execute("""
 SELECT code_id, ordinal, system, code, version, display, user_selected
 FROM codings
-WHERE code_id NOT IN (SELECT code_id FROM resolved)
+WHERE code_id NOT IN (SELECT code_id FROM resolution)
 ORDER BY code_id, ordinal""").to_arrow_table()
     if missing.num_rows:
-        con.register("resolved_in_memory", known.resolve_dictionary(missing))
-        con.execute("INSERT INTO resolved SELECT DISTINCT code_id, system, code FROM resolved_in_memory")
-        con.unregister("resolved_in_memory")
+        con.register("in_memory", known.resolve_dictionary(missing))
+        con.execute("INSERT INTO resolution SELECT code_id, valid_from, rank, system, code, status FROM in_memory")
+        con.unregister("in_memory")
+    con.execute("""
+CREATE OR REPLACE TEMP TABLE resolved AS
+SELECT DISTINCT code_id, system, code
+FROM resolution
+WHERE status <> 'candidate'
+  AND code IS NOT NULL""")
+    con.execute("""
+CREATE OR REPLACE TEMP TABLE canonical AS
+SELECT code_id, arg_min(concat(system, ':', code), ROW(rank, valid_from, system, code)) AS concept
+FROM resolution
+WHERE status <> 'candidate'
+  AND code IS NOT NULL
+GROUP BY code_id""")
 
 
 def create_members(con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan) -> None:
-    """Create the temporary tables `<table>_members`: the code_ids, or encounter classes, of each selection of a plan.
+    """Create the temporary tables `<table>_members`: for each selection its code_ids, and what else it asks of a row.
 
     A code_id is a member when any of its concepts, mapped ones included, is in the expanded concept set.
     """
     for table, selections in plan.selections.items():
-        if table == "encounters":
-            _create(con, "encounters_members", _CLASSES, _classes(selections))
-        else:
-            rows = [row for number, chosen in enumerate(selections) for row in _code_ids(con, known, number, chosen)]
-            _create(con, f"{table}_members", _MEMBERS, rows)
+        rows = []
+        for number, chosen in enumerate(selections):
+            asked = _asked(chosen)
+            code_ids = [None] if isinstance(chosen, Encounters) else _code_ids(con, known, chosen.concepts)
+            rows += [(number, code_id, *asked) for code_id in code_ids]
+        _create(con, f"{table}_members", _MEMBERS, rows)
 
 
 def create_conversions(con: duckdb.DuckDBPyConnection, known: Ontologies, selections: Sequence[Rows]) -> None:
@@ -84,27 +111,26 @@ def create_conversions(con: duckdb.DuckDBPyConnection, known: Ontologies, select
     _create(con, "conversions", _CONVERSIONS, rows)
 
 
-def _classes(selections: Sequence[Rows]) -> list[tuple[object, ...]]:
-    return [
-        (number, code)
-        for number, chosen in enumerate(selections)
-        if isinstance(chosen, Encounters)
-        for code in (chosen.classes or (None,))
-    ]
+def _asked(chosen: Rows) -> list[object]:
+    """What a selection asks beside its codes, in the order of the columns; None where it asks nothing."""
+    asked: dict[str, object] = {name: getattr(chosen, name, None) or None for name in _ASKED}
+    asked["needs_number"] = isinstance(chosen, Observations) and chosen.unit is not None
+    asked["without_comparator"] = bool(asked["without_comparator"])
+    asked["statuses"] = asked["statuses"] or default_statuses(chosen)
+    if isinstance(chosen, Observations):
+        asked |= {"low": chosen.low, "high": chosen.high}
+    return list(asked.values())
 
 
-def _code_ids(con: duckdb.DuckDBPyConnection, known: Ontologies, number: int, chosen: Rows) -> list[tuple[object, ...]]:
-    assert not isinstance(chosen, Encounters)
-    concepts = known.expand(chosen.concepts)
+def _code_ids(con: duckdb.DuckDBPyConnection, known: Ontologies, concepts: ConceptSet) -> list[int]:
+    expanded = known.expand(concepts)
     wanted = pa.table(
-        {"system": [concept.system for concept in concepts], "code": [concept.code for concept in concepts]},
+        {"system": [concept.system for concept in expanded], "code": [concept.code for concept in expanded]},
         schema=pa.schema({"system": pa.string(), "code": pa.string()}),
     )
     con.register("wanted", wanted)
     found = con.execute("SELECT DISTINCT code_id FROM resolved JOIN wanted USING (system, code) ORDER BY code_id")
-    needs_number = isinstance(chosen, Observations) and chosen.unit is not None
-    assume = chosen.assume_us if isinstance(chosen, Medications) else None
-    return [(number, code_id, needs_number, assume) for (code_id,) in found.fetchall()]
+    return [code_id for (code_id,) in found.fetchall()]
 
 
 def _conversions(con: duckdb.DuckDBPyConnection, known: Ontologies, number: int, unit: str) -> list[tuple[object, ...]]:

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pydantic import ValidationError, field_validator, model_validator
 
 from fhir_features.errors import DefinitionError
-from fhir_features.features.define import Unnamed
-from fhir_features.features.nodes import Aggregate, Feature, Node, canonical_json
+from fhir_features.features.compile import leaves
+from fhir_features.features.nodes import Aggregate, Encounters, Feature, Node, canonical_json
+from fhir_features.features.series import Unnamed
 from fhir_features.features.terms import ontologies
 
 # Goes up when the same definition over the same rows would give another answer.
@@ -84,8 +85,9 @@ class FeatureView(Node):
         return self.model_dump(mode="json")
 
     def _reach(self) -> dict[str, Any]:
-        aggregates = [feature.value for feature in self.features if isinstance(feature.value, Aggregate)]
-        concepts = [value.rows.concepts for value in aggregates if value.rows.table != "encounters"]
+        values = [value for feature in self.features for value in leaves(feature.value)]
+        rows = [value.rows for value in values if isinstance(value, Aggregate)]
+        concepts = [each.concepts for each in rows if not isinstance(each, Encounters)]
         return {
             "semantics": SEMANTICS_VERSION,
             "definition": self.definition(),

@@ -12,11 +12,21 @@ from typing import Any
 from hypothesis import strategies as st
 from lake_rows import LakeRows
 
-from fhir_features.features import FeatureView, condition, encounter, medication, observation, patient
+from fhir_features.features import (
+    FeatureView,
+    between,
+    coalesce,
+    condition,
+    encounter,
+    medication,
+    observation,
+    patient,
+)
 
 ORIGIN = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
 PATIENTS = [("1", "11"), ("11", "1"), ("nörd", "o'neil"), ("1", "ПÄ"), ("1", '"')]
-WINDOWS = [None, "12h", "1d", "7d", "30d"]
+WINDOWS = [None, "12h", "1d", "7d", "30d", between("7d", "1d"), between("30d", "12h")]
+ANSWERS = ["snomed:266919005", "snomed:8517006", "snomed:449868002"]
 OBSERVATION_CODES = ["loinc:4548-4", "loinc:2345-7", "loinc:8310-5"]
 UNITS = {
     "loinc:4548-4": ["%", "mg/dL", None],
@@ -56,7 +66,7 @@ days = st.sampled_from([None, None, 0.5, 1.0, 7.0, 30.0, 1e300])
 def lake_rows(draw: st.DrawFn) -> LakeRows:
     """The rows of a small lake: a few resources of each type, each with up to three versions."""
     rows = LakeRows()
-    for code in (*OBSERVATION_CODES, *CONDITION_CODES, *MEDICATION_CODES):
+    for code in (*ANSWERS, *OBSERVATION_CODES, *CONDITION_CODES, *MEDICATION_CODES):
         rows.code(code)
     rows.resolve()
     for site, patient_id in PATIENTS:
@@ -106,6 +116,7 @@ def _patient(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "birth_date": draw(st.sampled_from(births)),
         "sex": draw(st.sampled_from(["male", "female", "unknown", None])),
+        "deceased": draw(st.sampled_from([None, False, True])),
     }
 
 
@@ -118,6 +129,12 @@ def _observation(draw: st.DrawFn) -> dict[str, Any]:
         "status": draw(st.sampled_from(OBSERVATION_STATUSES[:3] * 3 + OBSERVATION_STATUSES)),
         "component": draw(st.sampled_from([0, 0, 1, 2])),
         "absent_reason": draw(st.sampled_from([None, None, None, "unknown"])),
+        "value_code_id": draw(st.sampled_from([None, 1, 1, 2, 3])),
+        "value_comparator": draw(st.sampled_from([None, None, "<"])),
+        "categories": draw(st.sampled_from([None, ["laboratory"], ["vital-signs", "laboratory"]])),
+        "interpretations": draw(st.sampled_from([None, ["N"], ["H"], ["N", "LL"]])),
+        "reference_low": draw(st.sampled_from([None, 0.1, 50.0])),
+        "reference_high": draw(st.sampled_from([None, 7.1, 100.0])),
     }
 
 
@@ -128,6 +145,7 @@ def _condition(draw: st.DrawFn) -> dict[str, Any]:
         "verification_status": draw(st.sampled_from(["confirmed"] * 4 + VERIFICATION)),
         "categories": draw(st.sampled_from([["problem-list-item"], ["encounter-diagnosis"], [], None])),
         "abatement_at": draw(st.one_of(st.none(), instants)),
+        "recorded_at": draw(st.one_of(st.none(), instants)),
         "encounter_id": draw(st.sampled_from(["e0", "e1", "e2", None])),
     }
 
@@ -158,39 +176,77 @@ def _encounter(draw: st.DrawFn) -> dict[str, Any]:
 windows = st.sampled_from(WINDOWS)
 
 
-def _observation_value(draw: st.DrawFn) -> Any:
+# Of each kind of rows: operators over a window, and operators over all of history.
+NUMERIC = ["last", "first", "min", "max", "mean", "median", "sum", "std", "slope", "delta", "change"]
+OF_RESULTS = ["count", "exists", "time_since_last", "share_outside_range", "count_abnormal", "last_code", "mode_code"]
+OF_ROWS = ["count", "exists", "time_since_last"]
+OF_CODED = [*OF_ROWS, "count_concepts"]
+
+
+def _observation_series(draw: st.DrawFn) -> Any:
     code = draw(st.sampled_from(OBSERVATION_CODES))
     series = observation(code, unit=draw(st.sampled_from(ASKED_UNITS[code])))
-    operators = ["last", "first", "min", "max", "mean", "sum", "count", "exists", "time_since_last"]
-    return getattr(series, draw(st.sampled_from(operators)))(within=draw(windows))
+    if draw(st.sampled_from([False, False, True])):
+        return series.where(
+            site=draw(st.sampled_from([None, "1", ["1", "nörd"]])),
+            status=draw(st.sampled_from([None, "final", ["preliminary", "cancelled"]])),
+            category=draw(st.sampled_from([None, "vital-signs", ["laboratory", "exam"]])),
+            interpretation=draw(st.sampled_from([None, "H", ["N", "L"]])),
+            low=draw(st.sampled_from([None, 0.1])),
+            high=draw(st.sampled_from([None, 7.1])),
+            comparators=draw(st.booleans()),
+        )
+    return series
+
+
+def _observation_value(draw: st.DrawFn) -> Any:
+    return getattr(_observation_series(draw), draw(st.sampled_from(NUMERIC + OF_ROWS)))(within=draw(windows))
 
 
 def _uncoded_value(draw: st.DrawFn) -> Any:
     series = observation(draw(st.sampled_from(OBSERVATION_CODES)))
-    return getattr(series, draw(st.sampled_from(["count", "exists", "time_since_last"])))(within=draw(windows))
+    return getattr(series, draw(st.sampled_from(OF_RESULTS)))(within=draw(windows))
 
 
 def _condition_value(draw: st.DrawFn) -> Any:
     series = condition("icd10cm:E11", descendants=True) if draw(st.booleans()) else condition("icd10cm:I10")
-    operator = draw(st.sampled_from(["active", "ever", "count", "exists", "time_since_last"]))
-    return getattr(series, operator)(**({} if operator in ("active", "ever") else {"within": draw(windows)}))
+    if draw(st.sampled_from([False, False, True])):
+        series = series.where(category="problem-list-item", site=draw(st.sampled_from([None, "1"])))
+    operator = draw(st.sampled_from(["active", "ever", "time_since_onset", "time_since_recorded", *OF_CODED]))
+    return getattr(series, operator)(**({"within": draw(windows)} if operator in OF_CODED else {}))
 
 
 def _medication_value(draw: st.DrawFn) -> Any:
     series = medication("rxnorm:6809", ingredient=True) if draw(st.booleans()) else medication("rxnorm:860975")
-    operator = draw(st.sampled_from(["active", "ever", "count", "exists", "time_since_last"]))
+    if draw(st.sampled_from([False, False, True])):
+        series = series.where(status=draw(st.sampled_from(["active", ["stopped", "cancelled"]])))
+    operator = draw(st.sampled_from(["active", "ever", *OF_CODED]))
     if operator == "active":
         return series.active(assume=draw(st.sampled_from(["12h", "30d"])))
-    return getattr(series, operator)(**({} if operator == "ever" else {"within": draw(windows)}))
+    return getattr(series, operator)(**({"within": draw(windows)} if operator in OF_CODED else {}))
 
 
 def _encounter_value(draw: st.DrawFn) -> Any:
     series = encounter(draw(st.sampled_from([None, "inpatient", "AMB"])))
-    return getattr(series, draw(st.sampled_from(["count", "exists", "time_since_last"])))(within=draw(windows))
+    if draw(st.sampled_from([False, False, True])):
+        series = series.where(site="1")
+    operator = draw(st.sampled_from(["active", "time_since_discharge", *OF_ROWS]))
+    return getattr(series, operator)(**({"within": draw(windows)} if operator in OF_ROWS else {}))
 
 
 def _patient_value(draw: st.DrawFn) -> Any:
-    return draw(st.sampled_from([patient.age(), patient.sex()]))
+    return getattr(patient, draw(st.sampled_from(["age", "age_days", "sex", "deceased"])))()
+
+
+def _expression_value(draw: st.DrawFn) -> Any:
+    one = getattr(_observation_series(draw), draw(st.sampled_from(["last", "count"])))(within=draw(windows))
+    other = draw(st.sampled_from([patient.age(), 2, 0, 7.1, encounter().count(), _observation_series(draw).last()]))
+    operator = draw(st.sampled_from(["ratio", "difference", "coalesce", "greater", "less"]))
+    if operator == "coalesce":
+        return coalesce(one, other)
+    return {"ratio": one.__truediv__, "difference": one.__sub__, "greater": one.__gt__, "less": one.__lt__}[operator](
+        other
+    )
 
 
 VALUE_MAKERS = [
@@ -201,6 +257,7 @@ VALUE_MAKERS = [
     _medication_value,
     _encounter_value,
     _patient_value,
+    _expression_value,
 ]
 
 

@@ -13,9 +13,9 @@ from reference import Reference, same
 from strategies import instants, lake_rows, questions, views
 
 from fhir_features.features import FeatureView
-from fhir_features.features.compile import compile_features
+from fhir_features.features.compile import compile_features, leaves
 from fhir_features.features.engine import answers, ask, stand_at
-from fhir_features.features.operators import OPERATORS, PATIENT_OPERATORS
+from fhir_features.features.operators import EXPRESSIONS, OPERATORS, PATIENT_OPERATORS
 from fhir_features.features.terms import create_members, ontologies
 
 INSTANT = pa.timestamp("us", tz="UTC")
@@ -86,10 +86,13 @@ def test_what_becomes_known_after_t_changes_nothing(
 def test_every_operator_is_generated() -> None:
     seen: set[str] = set()
 
-    @settings(max_examples=200, derandomize=True)
+    @settings(max_examples=600, derandomize=True)
     @given(views())
     def collect(view: FeatureView) -> None:
-        seen.update(feature.value.operator for feature in view.features)
+        for feature in view.features:
+            seen.update(value.operator for value in leaves(feature.value))
+            if feature.value.node == "expression":
+                seen.add(feature.value.operator)
 
     collect()
-    assert seen == {*OPERATORS, *PATIENT_OPERATORS}
+    assert seen == {*OPERATORS, *PATIENT_OPERATORS, *EXPRESSIONS}

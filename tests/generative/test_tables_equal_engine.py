@@ -17,9 +17,9 @@ from lake_rows import LakeRows, memory_lake, refill
 from strategies import ORIGIN, PATIENTS, instants, lake_rows, views
 
 from fhir_features.features import FeatureView
-from fhir_features.features.compile import compile_features
+from fhir_features.features.compile import compile_features, leaves
 from fhir_features.features.engine import answers, ask, stand_at
-from fhir_features.features.operators import OPERATORS
+from fhir_features.features.operators import INSTANT_OPERATORS
 from fhir_features.features.tables import build, table_folder
 from fhir_features.features.terms import create_members, ontologies
 
@@ -30,7 +30,7 @@ SITES = sorted({site for site, _ in PATIENTS})
 
 
 def can_be_built(view: FeatureView) -> bool:
-    return not any(f.value.node == "aggregate" and OPERATORS[f.value.operator].instant for f in view.features)
+    return not any(value.operator in INSTANT_OPERATORS for feature in view.features for value in leaves(feature.value))
 
 
 def engine_at(view: FeatureView, asked: list[tuple[str, str, dt.datetime]], store_seq: int) -> list[dict[str, Any]]:

@@ -1,0 +1,277 @@
+"""The operators as methods: rows of one kind, waiting to be asked for something; and values, waiting for a name.
+
+A window is `within="365d"` (the time before T), `within=between("7d", "1d")` (from 7 days to 1 day before T), or none,
+which is all of history up to T. Raises DefinitionError of one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
+
+from fhir_features.errors import DefinitionError
+from fhir_features.features.compile import kind_of
+from fhir_features.features.nodes import (
+    Aggregate,
+    Conditions,
+    Encounters,
+    Expression,
+    Feature,
+    Medications,
+    Number,
+    Observations,
+    Value,
+    Window,
+)
+from fhir_features.times import duration_us
+
+Within = str | Window | None
+RowsT = TypeVar("RowsT", Observations, Conditions, Medications, Encounters)
+
+
+class Unnamed:
+    """A feature without a name yet. Numbers can be subtracted, divided and compared, with each other and constants."""
+
+    def __init__(self, value: Value) -> None:
+        self.value = value
+
+    def named(self, name: str) -> Feature:
+        """The feature, under the name of its column: lower-case letters, digits and underscores."""
+        return Feature(name=name, value=self.value)
+
+    def __truediv__(self, other: Unnamed | float) -> Unnamed:
+        return expression("ratio", self, other)
+
+    def __sub__(self, other: Unnamed | float) -> Unnamed:
+        return expression("difference", self, other)
+
+    def __gt__(self, other: Unnamed | float) -> Unnamed:
+        return expression("greater", self, other)
+
+    def __lt__(self, other: Unnamed | float) -> Unnamed:
+        return expression("less", self, other)
+
+
+def expression(operator: str, *arguments: Unnamed | float) -> Unnamed:
+    """A value made of numeric ones (`operators.EXPRESSIONS`)."""
+    values: list[Value] = []
+    for argument in arguments:
+        value = argument.value if isinstance(argument, Unnamed) else Number(number=argument)
+        if kind_of(value) not in ("number", "count"):
+            raise DefinitionError(f"a {operator} is of numbers: of features that give one, and of constants")
+        values.append(value)
+    return Unnamed(Expression(operator=operator, arguments=tuple(values)))
+
+
+def between(start: str, end: str) -> Window:
+    """The window from `start` to `end` before T, such as between("7d", "1d"): T - 7d < effective_at <= T - 1d."""
+    window = Window(start_us=duration(start, "between"), end_us=duration(end, "between"))
+    if window.start_us is not None and window.start_us <= window.end_us:
+        raise DefinitionError(f"between('{start}', '{end}') is empty: the first is the longer one")
+    return window
+
+
+def duration(text: str, what: str) -> int:
+    """A duration in microseconds."""
+    try:
+        return duration_us(text)
+    except ValueError as error:
+        raise DefinitionError(f"{what}: {error}") from None
+
+
+class Series(Generic[RowsT]):
+    """Rows of one kind."""
+
+    def __init__(self, rows: RowsT) -> None:
+        self.rows: RowsT = rows
+
+    def count(self, *, within: Within = None) -> Unnamed:
+        """How many rows; 0 for a patient who is known and has none."""
+        return self._ask("count", within)
+
+    def exists(self, *, within: Within = None) -> Unnamed:
+        """Whether there is a row."""
+        return self._ask("exists", within)
+
+    def time_since_last(self, *, within: Within = None) -> Unnamed:
+        """Days from the newest row's effective time to T."""
+        return self._ask("time_since_last", within)
+
+    def _ask(self, operator: str, within: Within = None) -> Unnamed:
+        start = duration(within, "within") if isinstance(within, str) else None
+        window = within if isinstance(within, Window) else Window(start_us=start)
+        return Unnamed(Aggregate(rows=self.rows, operator=operator, window=window))
+
+    def _asking(self, **asked: Any) -> RowsT:
+        """The rows with what else is asked of them; words are given as one or as a sequence."""
+        given = {name: value for name, value in asked.items() if value is not None}
+        for name, value in given.items():
+            if isinstance(value, str):
+                given[name] = (value,)
+            elif isinstance(value, Sequence):
+                given[name] = tuple(sorted(set(value)))
+        return self.rows.model_copy(update=given)
+
+
+Words = str | Sequence[str] | None
+
+
+class ObservationSeries(Series[Observations]):
+    """Results of a concept set; those that give a number need a unit."""
+
+    def where(
+        self,
+        *,
+        site: Words = None,
+        status: Words = None,
+        category: Words = None,
+        interpretation: Words = None,
+        low: float | None = None,
+        high: float | None = None,
+        comparators: bool = True,
+    ) -> ObservationSeries:
+        """Only the results of these sites, statuses, categories or interpretations, or with a value in [low, high].
+
+        `comparators=False` leaves out values that are only a limit, such as `<0.01` (TIME rule 15).
+        """
+        if (low is not None or high is not None) and self.rows.unit is None:
+            raise DefinitionError("a range of values needs a unit: say observation(..., unit='mg/dL')")
+        asked = self._asking(
+            sites=site,
+            statuses=status,
+            categories=category,
+            interpretations=interpretation,
+            low=low,
+            high=high,
+            without_comparator=not comparators,
+        )
+        return ObservationSeries(asked)
+
+    def last(self, *, within: Within = None) -> Unnamed:
+        """The newest value, that is the nearest before T (ties: TIME rule 5)."""
+        return self._number("last", within)
+
+    def first(self, *, within: Within = None) -> Unnamed:
+        """The oldest value (ties: TIME rule 5)."""
+        return self._number("first", within)
+
+    def min(self, *, within: Within = None) -> Unnamed:
+        """The smallest value."""
+        return self._number("min", within)
+
+    def max(self, *, within: Within = None) -> Unnamed:
+        """The largest value."""
+        return self._number("max", within)
+
+    def mean(self, *, within: Within = None) -> Unnamed:
+        """The mean of the values."""
+        return self._number("mean", within)
+
+    def median(self, *, within: Within = None) -> Unnamed:
+        """The median of the values."""
+        return self._number("median", within)
+
+    def sum(self, *, within: Within = None) -> Unnamed:
+        """The sum of the values."""
+        return self._number("sum", within)
+
+    def std(self, *, within: Within = None) -> Unnamed:
+        """The sample standard deviation of the values; of fewer than two, null."""
+        return self._number("std", within)
+
+    def slope(self, *, within: Within = None) -> Unnamed:
+        """The change per day, by least squares."""
+        return self._number("slope", within)
+
+    def delta(self, *, within: Within = None) -> Unnamed:
+        """The newest value minus the oldest."""
+        return self._number("delta", within)
+
+    def change(self, *, within: Within = None) -> Unnamed:
+        """The newest value minus the one before it."""
+        return self._number("change", within)
+
+    def share_outside_range(self, *, within: Within = None) -> Unnamed:
+        """Of the results that carry a reference range, the share that lies outside of it."""
+        return self._ask("share_outside_range", within)
+
+    def count_abnormal(self, *, within: Within = None) -> Unnamed:
+        """How many are interpreted as abnormal, high or low."""
+        return self._ask("count_abnormal", within)
+
+    def last_code(self, *, within: Within = None) -> Unnamed:
+        """The newest coded value, as `snomed:266919005`."""
+        return self._ask("last_code", within)
+
+    def mode_code(self, *, within: Within = None) -> Unnamed:
+        """The most frequent coded value."""
+        return self._ask("mode_code", within)
+
+    def _number(self, operator: str, within: Within) -> Unnamed:
+        if self.rows.unit is None:
+            raise DefinitionError(f"{operator}() needs a unit: say observation(..., unit='mg/dL'), or '1' for none")
+        return self._ask(operator, within)
+
+
+class ConditionSeries(Series[Conditions]):
+    """Diagnoses and problems of a concept set."""
+
+    def where(self, *, site: Words = None, category: Words = None) -> ConditionSeries:
+        """Only those of these sites or categories."""
+        return ConditionSeries(self._asking(sites=site, categories=category))
+
+    def active(self) -> Unnamed:
+        """Whether one is active at T (TIME section C)."""
+        return self._ask("active")
+
+    def ever(self) -> Unnamed:
+        """Whether there has been one at or before T."""
+        return self._ask("ever")
+
+    def count_concepts(self, *, within: Within = None) -> Unnamed:
+        """How many different concepts there are among them."""
+        return self._ask("count_concepts", within)
+
+    def time_since_onset(self) -> Unnamed:
+        """Days from the first onset to T."""
+        return self._ask("time_since_onset")
+
+    def time_since_recorded(self) -> Unnamed:
+        """Days from when the first was recorded to T."""
+        return self._ask("time_since_recorded")
+
+
+class MedicationSeries(Series[Medications]):
+    """Orders of the medications of a concept set."""
+
+    def where(self, *, site: Words = None, status: Words = None) -> MedicationSeries:
+        """Only those of these sites or statuses."""
+        return MedicationSeries(self._asking(sites=site, statuses=status))
+
+    def active(self, *, assume: str) -> Unnamed:
+        """Whether an order covers T. `assume`: how long one lasts that says nothing about its end (TIME section C)."""
+        return MedicationSeries(self._asking(assume_us=duration(assume, "assume")))._ask("active")
+
+    def ever(self) -> Unnamed:
+        """Whether there has been an order at or before T."""
+        return self._ask("ever")
+
+    def count_concepts(self, *, within: Within = None) -> Unnamed:
+        """How many different medications there are among them."""
+        return self._ask("count_concepts", within)
+
+
+class EncounterSeries(Series[Encounters]):
+    """Encounters of some classes."""
+
+    def where(self, *, site: Words = None) -> EncounterSeries:
+        """Only those of these sites."""
+        return EncounterSeries(self._asking(sites=site))
+
+    def active(self) -> Unnamed:
+        """Whether one is going on at T: in hospital now."""
+        return self._ask("active")
+
+    def time_since_discharge(self) -> Unnamed:
+        """Days from the newest end of one to T."""
+        return self._ask("time_since_discharge")
