@@ -1,7 +1,7 @@
 """How fast are the ontologies? `python benchmarks/ontology.py [ROWS]` (default: 100 million rows, 2 GB of disk).
 
 Measured: distinct, resolve and join back over coded rows, in two threads and 4 GB; the import of an invented release of
-the size of SNOMED CT, and the expansion of its widest concepts. Nothing else does these with dates and history: no peer.
+the size of SNOMED CT, and the expansion of its widest concepts. Nothing else does these with dates and history.
 """
 
 from __future__ import annotations

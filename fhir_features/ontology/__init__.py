@@ -5,8 +5,10 @@
 """
 
 from fhir_features.ontology.concept_sets import ConceptSet, concept_set
+from fhir_features.ontology.coverage import Coverage, code_coverage
 from fhir_features.ontology.diff import Change
 from fhir_features.ontology.impact import Impact
+from fhir_features.ontology.importers.fhir import value_set
 from fhir_features.ontology.ontologies import Ontologies, load_ontologies
 from fhir_features.ontology.systems import Concept, parse_concept
 from fhir_features.ontology.units import Conversion, Units
@@ -16,10 +18,13 @@ __all__ = [
     "Concept",
     "ConceptSet",
     "Conversion",
+    "Coverage",
     "Impact",
     "Ontologies",
     "Units",
+    "code_coverage",
     "concept_set",
     "load_ontologies",
     "parse_concept",
+    "value_set",
 ]

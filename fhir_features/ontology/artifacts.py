@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fhir_features.errors import OntologyError
-from fhir_features.ontology.systems import shipped_folder
+from fhir_features.ontology.systems import SYSTEMS_FILE, shipped_folder
 
 if TYPE_CHECKING:
     import duckdb
@@ -140,9 +140,11 @@ class LockedArtifact(_Record):
 
 
 class Lock(_Record):
-    """The exact artifacts in use, and the version of the rules that read them."""
+    """The exact artifacts in use, the version of the rules that read them, and the hash of what these rules know of
+    systems and units (`systems.toml`, `units/`)."""
 
     rules: int
+    facts_sha256: str
     artifacts: tuple[LockedArtifact, ...]
 
     @property
@@ -153,7 +155,8 @@ class Lock(_Record):
     def text(self) -> str:
         """The lock as it stands in its file: one artifact a line, sorted."""
         lines = ",\n".join("    " + artifact.model_dump_json() for artifact in self.artifacts)
-        return f'{{\n  "rules": {self.rules},\n  "artifacts": [\n{lines}\n  ]\n}}\n'
+        head = f'  "rules": {self.rules},\n  "facts_sha256": "{self.facts_sha256}"'
+        return f'{{\n{head},\n  "artifacts": [\n{lines}\n  ]\n}}\n'
 
 
 def read_lock(folder: Path) -> Lock:
@@ -165,12 +168,24 @@ def read_lock(folder: Path) -> Lock:
         raise OntologyError(f"there is no {file}: write it with `fhir-features ontology lock`") from None
     except (ValidationError, OSError) as error:
         raise OntologyError(f"{file} cannot be read: write it again with `fhir-features ontology lock`") from error
-    if lock.rules != RULES_VERSION:
+    if (lock.rules, lock.facts_sha256) != (RULES_VERSION, facts_hash(folder)):
         raise OntologyError(
-            f"{file} was written for resolver rules {lock.rules}, this version has {RULES_VERSION}: "
+            f"{file} was written for other resolver rules, code systems or units than this version has: "
             "write it again with `fhir-features ontology lock`, or install the version that it was written with"
         )
     return lock
+
+
+def facts_hash(home: Path) -> str:
+    """The hash of the files that say what systems and units are: the shipped ones and the site's own systems."""
+    shipped = shipped_folder()
+    files = [shipped / SYSTEMS_FILE, *sorted((shipped / "units").glob("*.tsv"))]
+    if home.resolve() != shipped.resolve() and (home / SYSTEMS_FILE).is_file():
+        files.append(home / SYSTEMS_FILE)
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def locked_folder(home: Path, artifact: LockedArtifact) -> Path:
@@ -193,7 +208,11 @@ def make_lock(home: Path) -> Lock:
         for location, folder in locations
         for manifest in found_manifests(folder)
     ]
-    return Lock(rules=RULES_VERSION, artifacts=tuple(sorted(locked, key=lambda artifact: artifact.id)))
+    return Lock(
+        rules=RULES_VERSION,
+        facts_sha256=facts_hash(home),
+        artifacts=tuple(sorted(locked, key=lambda artifact: artifact.id)),
+    )
 
 
 def found_manifests(folder: Path) -> Iterable[Manifest]:

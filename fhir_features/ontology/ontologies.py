@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fhir_features.ontology import expand
-from fhir_features.ontology.artifacts import Lock, Manifest, read_lock, verify_artifact
+from fhir_features.ontology.artifacts import Manifest, read_lock, verify_artifact
 from fhir_features.ontology.catalog import Catalog
 from fhir_features.ontology.concept_sets import ConceptSet
 from fhir_features.ontology.diff import Change, release_changes
 from fhir_features.ontology.impact import Impact, impact
 from fhir_features.ontology.search import Found, search
-from fhir_features.ontology.systems import Concept, ontologies_home
+from fhir_features.ontology.systems import Concept, ontologies_home, systems
 from fhir_features.ontology.units import Units
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Ontologies:
         later = set(releases[releases.index(release) + 1 :])
         lock = self._catalog.lock
         artifacts = tuple(artifact for artifact in lock.artifacts if artifact.id not in later)
-        return Ontologies(Catalog(self._catalog.home, Lock(rules=lock.rules, artifacts=artifacts)))
+        return Ontologies(Catalog(self._catalog.home, lock.model_copy(update={"artifacts": artifacts})))
 
     def changes(self, old: str, new: str) -> list[Change]:
         """What changed from one release of a code system to another, such as `icd10cm@FY2025` and `icd10cm@FY2026`.
@@ -109,7 +109,9 @@ class Ontologies:
         """A hash of all in the lock that a feature over this set rests on, and of nothing else."""
         members = [str(concept) for concept in self.expand(concepts)]
         sources = [str(concept) for concept in self.reach(concepts)]
-        lines = [f"rules {self._catalog.lock.rules}", *members, "", *sources]
+        reached = sorted({concept.system for concept in self.reach(concepts)})
+        known = [systems()[name].facts for name in reached]
+        lines = [f"rules {self._catalog.lock.rules}", *known, "", *members, "", *sources]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def impacts(self, sets: Sequence[ConceptSet], old: str, new: str) -> list[Impact]:

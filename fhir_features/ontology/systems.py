@@ -20,6 +20,7 @@ from typing import Any
 from fhir_features.errors import DefinitionError, OntologyError, did_you_mean
 
 HOME_VARIABLE = "FHIR_FEATURES_ONTOLOGIES"
+SYSTEMS_FILE = "systems.toml"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,6 +50,11 @@ class System:
     priority: int
     classifies: str | None
 
+    @property
+    def facts(self) -> str:
+        """All that decides which codings are of this system, as text."""
+        return f"{self.name} {self.uri} {self.oids} {self.aliases} {self.pattern.pattern} {self.check} {self.dated}"
+
     def is_code(self, code: str) -> bool:
         """Whether a code is one in canonical form, its check digit included."""
         return self.pattern.fullmatch(code) is not None and (self.check is None or _CHECKS[self.check](code))
@@ -59,7 +65,7 @@ def shipped_folder() -> Path:
     """The folder of the shipped ontologies: in an installed package, else the checkout's. Raises OntologyError."""
     package = Path(str(importlib.resources.files("fhir_features")))
     for folder in (package / "_ontologies", package.parent / "ontologies"):
-        if (folder / "systems.toml").is_file():
+        if (folder / SYSTEMS_FILE).is_file():
             return folder
     raise OntologyError(f"the ontologies are missing from {package}: install fhir-features again")
 
@@ -134,7 +140,7 @@ def parse_concept(text: str) -> Concept:
 
 
 def _read_systems(folder: Path) -> dict[str, Any]:
-    file = folder / "systems.toml"
+    file = folder / SYSTEMS_FILE
     try:
         return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,0 +1,192 @@
+"""Which codes of the data are not understood, and how much of it is that?
+
+In: the dictionary of codings, its resolution, and how many rows of each site and resource type have each code_id. Out:
+the share of rows that is resolved, by system, site and resource type, and the codes that are not, by frequency.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from fhir_features.ontology.systems import identify_system
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """How many rows there are of a system, site and resource type, and how many of them are resolved."""
+
+    system: str
+    site: str
+    resource_type: str
+    rows: int
+    resolved: int
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unmapped:
+    """A code as a source wrote it that stands for no concept, why, and how many rows have it."""
+
+    rows: int
+    system: str
+    code: str
+    display: str
+    site: str
+    resource_type: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """The report: shares by system, site and resource type, and the unmapped codes by number of rows."""
+
+    covered: tuple[Covered, ...]
+    unmapped: tuple[Unmapped, ...]
+
+    def text(self) -> str:
+        """Both tables as text."""
+        return f"{_text_table(self.covered)}\n{_text_table(self.unmapped)}"
+
+    def json(self) -> str:
+        """Both tables as {covered: [...], unmapped: [...]}."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+
+    def html(self) -> str:
+        """Both tables as one HTML page that needs nothing else."""
+        return _PAGE.format(covered=_html_table(self.covered), unmapped=_html_table(self.unmapped))
+
+
+def code_coverage(codings: pa.Table, resolution: pa.Table, counts: pa.Table) -> Coverage:
+    """The coverage of data by its resolution.
+
+    `codings` and `resolution` are as `resolve_dictionary` takes and gives them; `counts` has code_id, site,
+    resource_type and rows. A concept with several codings counts under the first of them.
+    """
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.register("codings", codings)
+    connection.register("resolution", resolution)
+    connection.register("counts", counts)
+    connection.register("system_names", _system_names(codings))
+    connection.execute(f"CREATE TABLE coded_rows AS\n{_CODED_ROWS}")
+    covered = connection.execute(_COVERED).fetchall()
+    unmapped = connection.execute(_UNMAPPED).fetchall()
+    return Coverage(tuple(Covered(*row) for row in covered), tuple(Unmapped(*row) for row in unmapped))
+
+
+def _system_names(codings: pa.Table) -> pa.Table:
+    """The short name of each system in a dictionary; one that is not known keeps its own."""
+    import pyarrow as pa
+
+    written = [system for system in codings["system"].unique().to_pylist() if system]
+    known = [identify_system(system) for system in written]
+    names = [system.name if system else own for system, own in zip(known, written, strict=True)]
+    return pa.table({"written": pa.array(written, pa.string()), "name": pa.array(names, pa.string())})
+
+
+_CODED_ROWS = """
+WITH first_codings AS (
+  SELECT
+    code_id,
+    arg_min({'system': system, 'code': code, 'display': display}, ordinal) AS coding
+  FROM codings
+  GROUP BY code_id
+), outcomes AS (
+  SELECT
+    code_id,
+    bool_or(status IN ('unmapped', 'text_only')) AS is_unmapped,
+    min(CASE WHEN len(flags) > 0 THEN array_to_string(flags, ', ') ELSE status END) AS why
+  FROM resolution
+  WHERE rank = 0
+  GROUP BY code_id
+)
+SELECT
+  coalesce(system_names.name, '(none)') AS system,
+  coding.code AS code,
+  coding.display AS display,
+  counts.site,
+  counts.resource_type,
+  counts.rows,
+  outcomes.is_unmapped,
+  outcomes.why
+FROM counts
+JOIN first_codings USING (code_id)
+JOIN outcomes USING (code_id)
+LEFT JOIN system_names ON system_names.written = coding.system
+"""
+
+_COVERED = """
+SELECT
+  system,
+  site,
+  resource_type,
+  CAST(sum(rows) AS BIGINT),
+  CAST(coalesce(sum(rows) FILTER (NOT is_unmapped), 0) AS BIGINT),
+  round(100.0 * coalesce(sum(rows) FILTER (NOT is_unmapped), 0) / sum(rows), 2)
+FROM coded_rows
+GROUP BY
+  system,
+  site,
+  resource_type
+ORDER BY
+  system,
+  site,
+  resource_type
+"""
+
+_UNMAPPED = """
+SELECT
+  CAST(sum(rows) AS BIGINT) AS rows,
+  system,
+  coalesce(code, ''),
+  coalesce(display, ''),
+  site,
+  resource_type,
+  why
+FROM coded_rows
+WHERE is_unmapped
+GROUP BY ALL
+ORDER BY
+  1 DESC,
+  2, 3, 4, 5, 6, 7
+"""
+
+
+def _cells(records: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
+    names = [field.name for field in fields(records[0])] if records else []
+    return names, [[f"{getattr(record, name)}" for name in names] for record in records]
+
+
+def _text_table(records: Sequence[Any]) -> str:
+    names, rows = _cells(records)
+    widths = [max(len(cell) for cell in column) for column in zip(names, *rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [names, *rows]]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _html_table(records: Sequence[Any]) -> str:
+    names, rows = _cells(records)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table>\n<tr>{head}</tr>\n{body}\n</table>"
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>Codes that are not understood</title>
+<style>table {{ border-collapse: collapse }} td, th {{ padding: 0.2em 0.8em; text-align: left }}</style>
+<h1>Share of rows that is resolved</h1>
+{covered}
+<h1>Codes that stand for no concept</h1>
+{unmapped}
+</html>
+"""

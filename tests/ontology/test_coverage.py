@@ -1,0 +1,68 @@
+"""Which codes of the data are not understood, and how much of it is that?"""
+
+import json
+
+import pyarrow as pa
+from conftest import URI, codings
+
+from fhir_features.ontology import Ontologies
+from fhir_features.ontology.coverage import Coverage, Covered, code_coverage
+
+
+def report(ontologies: Ontologies) -> Coverage:
+    dictionary = codings(
+        (1, "snomed", "44054006", "Diabetes"),
+        (2, "http://hospital.example", "<b>GLU</b>", "Glucose"),
+        (3, None, None),
+        (4, "loinc", "4548-5"),
+        (5, "loinc", "4548-4"),
+    )
+    counts = pa.table(
+        {
+            "code_id": [1, 2, 3, 4, 5, 5],
+            "site": ["a", "a", "a", "a", "a", "b"],
+            "resource_type": ["Condition", "Observation", "Condition", "Observation", "Observation", "Observation"],
+            "rows": [100, 7, 2, 25, 75, 3],
+        }
+    )
+    return code_coverage(dictionary, ontologies.resolve_dictionary(dictionary), counts)
+
+
+def test_the_share_of_rows_is_by_system_site_and_type(ontologies: Ontologies) -> None:
+    assert report(ontologies).covered == (
+        Covered("(none)", "a", "Condition", 2, 0, 0.0),
+        Covered("http://hospital.example", "a", "Observation", 7, 0, 0.0),
+        Covered("loinc", "a", "Observation", 100, 75, 75.0),
+        Covered("loinc", "b", "Observation", 3, 3, 100.0),
+        Covered("snomed", "a", "Condition", 100, 100, 100.0),
+    )
+    assert URI["loinc"] not in report(ontologies).text()
+
+
+def test_the_unmapped_come_by_frequency_with_their_reason(ontologies: Ontologies) -> None:
+    assert [(row.rows, row.code, row.why) for row in report(ontologies).unmapped] == [
+        (25, "4548-5", "bad_syntax"),
+        (7, "<b>GLU</b>", "unknown_system"),
+        (2, "", "text_only"),
+    ]
+
+
+def test_the_report_comes_as_text_json_and_html(ontologies: Ontologies) -> None:
+    found = report(ontologies)
+    assert found.text().splitlines()[0].split() == ["system", "site", "resource_type", "rows", "resolved", "percent"]
+    assert json.loads(found.json())["unmapped"][0]["rows"] == 25
+    assert "&lt;b&gt;GLU" in found.html()
+    assert "<b>GLU" not in found.html()
+
+
+def test_data_without_codes_gives_an_empty_report(ontologies: Ontologies) -> None:
+    empty = codings()
+    counts = pa.table(
+        {
+            "code_id": pa.array([], pa.int64()),
+            "site": pa.array([], pa.string()),
+            "resource_type": pa.array([], pa.string()),
+            "rows": pa.array([], pa.int64()),
+        }
+    )
+    assert code_coverage(empty, ontologies.resolve_dictionary(empty), counts).text().strip() == ""
