@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -209,3 +210,9 @@ def test_the_command_line_locks_what_was_imported(tmp_path: Path) -> None:
     assert locked.exit_code == 0
     assert "cvx@copy" in run("verify", FHIR_FEATURES_ONTOLOGIES=str(home)).stdout
     assert isinstance(run("lock", FHIR_FEATURES_ONTOLOGIES="").exception, UsageError)
+
+
+def test_every_command_is_documented() -> None:
+    page = (shipped_folder().parent / "docs/ontologies.md").read_text(encoding="utf-8")
+    assert isinstance(command, click.Group)
+    assert [name for name in command.commands if f"`ontology {name}" not in page] == []
