@@ -34,8 +34,9 @@ def listed(words: tuple[str, ...]) -> str:
 
 
 def _days_after(start: str, days: str) -> str:
-    # least() keeps an absurd length from overflowing; it is as good as endless.
-    return f"{start} + to_microseconds(CAST(least({days}, {_LONGEST_DAYS}) * 86400000000 AS BIGINT))"
+    # An absurd length would overflow, and is as good as endless. least() would make one of null.
+    length = f"CASE WHEN {days} > {_LONGEST_DAYS} THEN {_LONGEST_DAYS} ELSE {days} END"
+    return f"{start} + to_microseconds(CAST({length} * 86400000000 AS BIGINT))"
 
 
 _SUPPLY_DAYS = "e.supply_days * (coalesce(e.repeats, 0) + 1)"

@@ -59,7 +59,9 @@ hours = st.integers(-80, 80).map(lambda step: dt.timedelta(hours=12 * step))
 odd = st.sampled_from([0, 0, 0, 0, 1, -1]).map(lambda us: dt.timedelta(microseconds=us))
 instants = st.builds(lambda coarse, fine: ORIGIN + coarse + fine, hours, odd)
 delays = st.sampled_from([0, 0, 6, 12, 24, 24 * 7, 24 * 30, -12]).map(lambda step: dt.timedelta(hours=step))
-days = st.sampled_from([None, None, 0.5, 1.0, 7.0, 30.0, 1e300])
+days = st.sampled_from([None] * 12 + [0.5, 1.0, 7.0, 30.0, 1e300])
+# Mostly one patient, so that rows and questions meet.
+someone = st.sampled_from(PATIENTS[:1] * 10 + PATIENTS)
 
 
 @st.composite
@@ -80,7 +82,7 @@ def lake_rows(draw: st.DrawFn) -> LakeRows:
     ):
         for number in range(draw(st.integers(0, 6 if make == "observation" else 4))):
             resource_id = f"{make[0]}{number % 3}" if make == "encounter" else f"{make[0]}{number}"
-            who = draw(st.sampled_from(PATIENTS))
+            who = draw(someone)
             _versions(draw, rows, getattr(rows, make), {"resource_id": resource_id}, parts, who)
     return rows
 
@@ -158,7 +160,7 @@ def _medication(draw: st.DrawFn) -> dict[str, Any]:
         "reported": draw(st.sampled_from([None, True, False])),
         "do_not_perform": draw(st.sampled_from([None, False, False, True])),
         "authored_at": draw(st.one_of(st.none(), instants)),
-        "bounds_end": draw(st.one_of(st.none(), instants)),
+        "bounds_end": draw(st.one_of(st.none(), st.none(), st.none(), instants)),
         "dosage_days": draw(days),
         "supply_days": draw(days),
         "repeats": draw(st.sampled_from([None, 0, 1, 3])),
@@ -264,7 +266,7 @@ VALUE_MAKERS = [
 @st.composite
 def views(draw: st.DrawFn) -> FeatureView:
     """A view of one to eight features."""
-    makers = draw(st.lists(st.sampled_from(VALUE_MAKERS), min_size=1, max_size=8))
+    makers = draw(st.lists(st.sampled_from(VALUE_MAKERS), min_size=1, max_size=10))
     features = [make(draw).named(f"f{number}") for number, make in enumerate(makers)]
     return FeatureView(name="generated", entity=patient, features=features)
 
@@ -274,7 +276,7 @@ def questions(draw: st.DrawFn) -> list[tuple[str, str, dt.datetime, dt.datetime]
     """(site, patient, T, K) with K = T or before."""
     asked = []
     for _ in range(draw(st.integers(1, 12))):
-        site, patient_id = draw(st.sampled_from([*PATIENTS, ("1", "nobody")]))
+        site, patient_id = draw(st.one_of(someone, st.sampled_from([*PATIENTS, ("1", "nobody")])))
         t = draw(instants)
         asked.append((site, patient_id, t, min(t, draw(st.one_of(st.just(t), instants)))))
     return asked
