@@ -89,6 +89,8 @@ def test_an_ndc_without_hyphens_is_taken_only_if_one_reading_exists(tmp_path: Pa
 def order_file(folder: Path) -> Path:
     file = folder / "icd10cm-order-2027.txt"
     codes = [("A00", 0, "Cholera"), ("A000", 1, "Cholera, classical"), ("G350", 1, "New sclerosis")]
+    codes += [("A99", 0, "Iris"), ("A990", 0, "Vessels"), ("A990X", 0, "Other vessels"), ("A990X1", 1, "Right eye")]
+    codes += [("S0100", 0, "Open wound"), ("S0100XA", 1, "Open wound, initial")]
     lines = [f"{n:05d} {code:<7} {valid} {title:<60} {title}" for n, (code, valid, title) in enumerate(codes, 1)]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return file
@@ -99,6 +101,8 @@ def test_an_order_file_becomes_the_release_of_its_year(tmp_path: Path) -> None:
     cholera = [row for row in ontologies.resolve_code("icd10cm", "A00.0") if row.valid_from is not None]
     assert [(str(row.valid_from), row.status) for row in cholera][-1] == ("2027-10-01", "valid")
     assert codes(ontologies, "icd10cm:A00", descendants=True) >= {"A00", "A00.0"}
+    assert codes(ontologies, "icd10cm:A99.0X", descendants=True) >= {"A99.0X", "A99.0X1"}, "a header may end in X"
+    assert "S01.00XA" in codes(ontologies, "icd10cm:S01.00", descendants=True), "a placeholder is no header"
     new = {str(row.valid_from): row.status for row in ontologies.resolve_code("icd10cm", "G35.0")}
     assert new["2026-10-01"] == "valid"
     assert new["None"] == "not_yet_valid"

@@ -67,8 +67,8 @@ def _order_codes(file: Path) -> list[Code]:
 
 def _parent(code: str, known: dict[str, tuple[str, bool]]) -> str | None:
     for length in range(len(code) - 1, 2, -1):
-        shorter = code[:length].rstrip(".X")
-        if shorter in known and shorter != code:
+        shorter = code[:length].rstrip(".")
+        if shorter in known:
             return shorter
     return None
 
