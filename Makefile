@@ -25,7 +25,7 @@ format: $(READY)
 
 # What is generated: pages from the tables of tests/spec, and what the notebooks show. A test fails when it is stale.
 docs: $(READY)
-	for writer in $(WRITERS); do PYTHONPATH=tests $(BIN)/python $$writer; done
+	set -e; for writer in $(WRITERS); do PYTHONPATH=tests $(BIN)/python $$writer; done
 
 clean:
 	rm -rf demo build dist .venv .venv-fhir .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -106,3 +106,9 @@ def test_every_folder_of_the_house_is_in_the_layout():
     if not folders:
         pytest.skip("not a git checkout")
     assert folders == set(re.findall(r"^    (\w+)/", section("How it is laid out"), re.MULTILINE))
+
+
+def test_every_page_is_linked_and_every_link_leads_to_one():
+    root = Path(__file__).parents[1]
+    linked = set(re.findall(r"\]\((docs/[^)]+)\)", README))
+    assert linked == {str(page.relative_to(root)) for page in (root / "docs").glob("*.md")}

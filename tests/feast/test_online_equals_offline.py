@@ -21,6 +21,8 @@ from project import NOW, Project
 
 from fhir_features.errors import FeatureTableError, UsageError
 from fhir_features.feast import materialize
+from fhir_features.feast.objects import _feast_type
+from fhir_features.features.operators import ARROW_TYPES
 from fhir_features.lake import newest_store_seq, reading
 
 
@@ -172,6 +174,10 @@ def test_a_changed_definition_is_loaded_whole_once_it_is_applied(project: Projec
     (changed, _) = materialize(project.store)
     assert changed.since is None
     assert online(project) == offline(project, watermarks(project))
+
+
+def test_every_kind_of_answer_has_a_type_in_feast():
+    assert {str(_feast_type(kind)) for kind in ARROW_TYPES.values()} == {"Float64", "Int64", "Bool", "String"}
 
 
 def test_what_is_not_there_yet_is_said(project: Project):
