@@ -16,6 +16,7 @@ from fhir_features.config import load_config
 from fhir_features.errors import UsageError, did_you_mean
 from fhir_features.features.compile import compile_features
 from fhir_features.features.engine import stand_at
+from fhir_features.features.explain import Explanation, explain
 from fhir_features.features.repository import load_views
 from fhir_features.features.retrieval import TrainingSet, requests, retrieve
 from fhir_features.features.spine import read_spine
@@ -57,6 +58,36 @@ class FeatureStore:
             stand_at(con, ontologies(), store_seq)
             return build(con, ontologies(), chosen, self.tables, store_seq=store_seq)
 
+    def explain(
+        self,
+        feature: str,
+        patient_id: str,
+        t: dt.datetime,
+        *,
+        site: str | None = None,
+        known_as_of: dt.datetime | None = None,
+    ) -> Explanation:
+        """Why a feature ("view:feature") of one patient is what it is at T: each row that bears on it, and the verdict.
+
+        T and `known_as_of` are instants with a time zone; `site` may be absent when the configuration has one.
+        Raises UsageError, LakeError.
+        """
+        wanted = requests([feature], self.views)[0].features
+        if len(wanted) != 1:
+            raise UsageError(f"'{feature}' has {len(wanted)} features: name one, as 'view:{wanted[0].name}'")
+        if site is None and len(self.sites) != 1:
+            raise UsageError(f"there are {len(self.sites)} sites: name the patient's, one of {', '.join(self.sites)}")
+        k = min(t, known_as_of or t)
+        with reading(self.lake) as con:
+            stand_at(con, ontologies(), newest_store_seq(con))
+            one_site = site or self.sites[0]
+            return explain(con, ontologies(), wanted[0], site=one_site, patient_id=patient_id, t=t, k=k)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites of the configuration, in alphabetical order."""
+        return tuple(sorted({source.site for source in self.config.sources.values()}))
+
     def get_historical_features(
         self,
         entity_df: Any,
@@ -74,8 +105,7 @@ class FeatureStore:
         """
         if known_as_of is not None and known_as_of.tzinfo is None:
             raise UsageError("known_as_of has no time zone: give an instant such as '2024-03-05T14:00:00Z'")
-        sites = tuple(sorted({source.site for source in self.config.sources.values()}))
-        spine = read_spine(entity_df, sites=sites)
+        spine = read_spine(entity_df, sites=self.sites)
         all_named = all(isinstance(item, FeatureView) for item in features)
         wanted = requests(features, {} if all_named else self.views)
         with reading(self.lake) as con:

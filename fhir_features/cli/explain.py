@@ -1,0 +1,45 @@
+"""`fhir-features explain`: why is one answer what it is."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from fhir_features.errors import UsageError
+from fhir_features.store import FeatureStore
+from fhir_features.times import instant
+
+
+@click.command()
+@click.argument("feature", metavar="VIEW:FEATURE")
+@click.option("--patient", "patient_id", required=True, help="The FHIR id of the patient.")
+@click.option("--site", help="The site of the patient; not needed where the configuration has one.")
+@click.option("--at", "at", required=True, metavar="INSTANT", help="T, such as 2024-03-05T14:00:00Z.")
+@click.option("--known-as-of", metavar="INSTANT", help="Nothing counts as known after this instant.")
+@click.option("--json", "as_json", is_flag=True, help="Print {answer, rows} as JSON.")
+@click.pass_obj
+def command(
+    config_path: str,
+    feature: str,
+    patient_id: str,
+    site: str | None,
+    at: str,
+    known_as_of: str | None,
+    as_json: bool,
+) -> None:
+    """Show which resource versions count for VIEW:FEATURE of a patient at an instant, and why others do not."""
+    try:
+        t = instant(at)
+        cutoff = instant(known_as_of) if known_as_of else None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    explained = FeatureStore(config_path).explain(feature, patient_id, t, site=site, known_as_of=cutoff)
+    rows = explained.rows.to_pylist()
+    if as_json:
+        print(json.dumps({"answer": explained.answer, "rows": rows}, indent=2, default=str))
+        return
+    print(f"{feature} = {explained.answer}")
+    for row in rows:
+        version = f"{row['resource_type']}/{row['resource_id']} version {row['version']}"
+        print(f"  {version}  true {row['effective_at']}  known {row['known_at']}  {row['verdict']}")

@@ -1,0 +1,119 @@
+"""Why is the answer what it is: which resource versions count for a feature at T, and by which rule others do not.
+
+In go a feature and one question, and a connection that stands at a store_seq; out comes the answer and an Arrow table,
+a row for each version of each resource of the patient with a code of the feature, or with one that means nothing under
+the lock. The rules are those of the engine's own statement (`counting.rules`), told in the same order.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from fhir_features.features import counting
+from fhir_features.features.compile import compile_features, leaves
+from fhir_features.features.engine import answers, ask
+from fhir_features.features.nodes import Aggregate, Feature
+from fhir_features.features.spine import INSTANT
+from fhir_features.features.terms import create_members
+from fhir_features.lake import EVENT_TABLES, literal
+from fhir_features.ontology import Ontologies
+
+COUNTS = "counts"
+
+_TYPE_OF = {table.name: resource_type for resource_type, table in EVENT_TABLES.items()}
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The answer to a feature, and why.
+
+    `rows`: resource_type, resource_id, version, state, component, effective_at, known_at, known_to, known_at_source and
+    `verdict`: `counts`, or the rule by which the row was left out. Instants are UTC microseconds.
+    """
+
+    answer: Any
+    rows: pa.Table
+
+
+def explain(
+    con: duckdb.DuckDBPyConnection,
+    known: Ontologies,
+    feature: Feature,
+    *,
+    site: str,
+    patient_id: str,
+    t: dt.datetime,
+    k: dt.datetime,
+) -> Explanation:
+    """The answer to a feature at T with what was known at K, and the verdict on each row that bears on it."""
+    question = {"question": [0], "site": [site], "patient_id": [patient_id]}
+    ask(con, pa.table({**question, "t": pa.array([t], INSTANT), "k": pa.array([k], INSTANT)}))
+    plan = compile_features((feature,))
+    create_members(con, known, plan)
+    answer = next(answers(con, known, plan)).column(feature.name)[0].as_py()
+    values = dict.fromkeys(value for value in leaves(feature.value) if isinstance(value, Aggregate))
+    parts = []
+    for value in values:
+        # Each value alone, so that its selection is the first.
+        alone = compile_features((Feature(name=feature.name, value=value),))
+        create_members(con, known, alone)
+        next(answers(con, known, alone))
+        parts.append(con.execute(_verdicts(value)).to_arrow_table())
+    return Explanation(answer, pa.concat_tables(parts) if parts else _NO_ROWS)
+
+
+_NO_ROWS = pa.table({"resource_type": pa.array([], pa.string()), "verdict": pa.array([], pa.string())})
+
+
+def _verdicts(value: Aggregate) -> str:
+    """The statement that judges each row of the patient, in the order in which a person would."""
+    table = value.rows.table
+    window = value.window
+    begins = f"q.t - to_microseconds({window.start_us})" if window.start_us is not None else None
+    judged = {
+        "e.known_at > q.k": "'it was not yet known'",
+        "e.known_to <= q.k": "concat('it was closed: ', coalesce(r.reason, 'superseded'))",
+        **{f"({rule}) IS NOT TRUE": literal(name) for name, rule in counting.rules(table, (value.rows,)).items()},
+        f"e.effective_at > q.t - to_microseconds({window.end_us})": "'it lies after the window'",
+    }
+    if begins:
+        judged[f"e.effective_at <= {begins}"] = "'it lies before the window'"
+    cases = "\n    ".join(f"WHEN {condition} THEN {verdict}" for condition, verdict in judged.items())
+    unmapped = "WHEN m.selection IS NULL THEN 'its code is not mapped'\n    " if table != "encounters" else ""
+    only_relevant = (
+        "m.selection IS NOT NULL"
+        if table == "encounters"
+        else "(m.selection IS NOT NULL OR e.code_id NOT IN (SELECT code_id FROM resolved))"
+    )
+    return f"""SELECT
+  {literal(_TYPE_OF[table])} AS resource_type,
+  e.resource_id, e.version, e.state, {"e.component" if table == "observations" else "0 AS component"},
+  e.effective_at, e.known_at, e.known_to, e.known_at_source,
+  CASE
+    {unmapped}{cases}
+    ELSE {literal(COUNTS)}
+  END AS verdict
+FROM asked q
+JOIN {table} e
+  ON e.site = q.site
+  AND e.patient_id = q.patient_id
+  AND e.bucket = q.bucket
+LEFT JOIN {table}_members m ON {counting.MEMBERS[table]}{counting.JOIN_CONVERSIONS if table == "observations" else ""}
+LEFT JOIN (
+  SELECT bucket, site, resource_id, version, state, arg_min(reason, ROW(closed_at, reason)) AS reason
+  FROM lake.closings
+  WHERE resource_type = {literal(_TYPE_OF[table])}
+  GROUP BY ALL
+) r
+  ON r.bucket = e.bucket
+  AND r.site = e.site
+  AND r.resource_id = e.resource_id
+  AND r.version = e.version
+  AND r.state = e.state
+WHERE {only_relevant}
+ORDER BY e.effective_at, e.known_at, e.resource_id, component, e.version, e.state"""

@@ -1,0 +1,88 @@
+"""`explain` says of each version whether it counts, and if not by which rule."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from lake_rows import LakeRows, at
+from test_feature_commands import run
+
+from fhir_features.errors import UsageError
+
+
+def rows_of_all_fates() -> LakeRows:
+    rows = LakeRows()
+    rows.patient()
+    old = rows.observation("loinc:4548-4", 5.0, "%", resource_id="corrected", effective_at=at("2024-03-01"))
+    rows.close(old, at("2024-03-03"), "superseded")
+    rows.observation(
+        "loinc:4548-4",
+        6.0,
+        "%",
+        resource_id="corrected",
+        version="2",
+        effective_at=at("2024-03-01"),
+        known_at=at("2024-03-03"),
+    )
+    gone = rows.observation("loinc:4548-4", 5.0, "%", resource_id="withdrawn", effective_at=at("2024-03-01"))
+    rows.close(gone, at("2024-03-04"), "entered-in-error")
+    for name, more in {
+        "cancelled": {"status": "cancelled"},
+        "empty": {"absent_reason": "unknown"},
+        "late": {"known_at": at("2024-03-20")},
+        "future": {"effective_at": at("2024-03-20"), "known_at": at("2024-03-01")},
+        "ancient": {"effective_at": at("2020-03-01")},
+    }.items():
+        rows.observation("loinc:4548-4", 7.0, "%", **{"resource_id": name, "effective_at": at("2024-03-02"), **more})
+    rows.observation("loinc:4548-4", 7.0, "kg", resource_id="other unit", effective_at=at("2024-03-02"))
+    rows.observation("urn:local:GLYHB", 7.0, "%", resource_id="unmapped", effective_at=at("2024-03-02"))
+    rows.observation("loinc:2345-7", 7.0, "mg/dL", resource_id="another code", effective_at=at("2024-03-02"))
+    return rows
+
+
+def test_each_row_has_its_verdict(project: Any) -> None:
+    project.write(rows_of_all_fates())
+    explained = project.store.explain("diabetes:hba1c_last_1y", "p1", at("2024-03-10"))
+    assert explained.answer == 6.0
+    verdicts = {(row["resource_id"], row["version"]): row["verdict"] for row in explained.rows.to_pylist()}
+    assert verdicts == {
+        ("corrected", "1"): "it was closed: superseded",
+        ("corrected", "2"): "counts",
+        ("withdrawn", "1"): "it was closed: entered-in-error",
+        ("cancelled", "1"): "its status does not count",
+        ("empty", "1"): "it has no value",
+        ("late", "1"): "it was not yet known",
+        ("future", "1"): "it lies after the window",
+        ("ancient", "1"): "it lies before the window",
+        ("other unit", "1"): "its value cannot be brought to the unit",
+        ("unmapped", "1"): "its code is not mapped",
+    }
+
+
+def test_what_was_known_before_is_explained_as_it_was(project: Any) -> None:
+    project.write(rows_of_all_fates())
+    explained = project.store.explain("diabetes:hba1c_last_1y", "p1", at("2024-03-10"), known_as_of=at("2024-03-02"))
+    counting = {row["resource_id"] for row in explained.rows.to_pylist() if row["verdict"] == "counts"}
+    assert (explained.answer, counting) == (5.0, {"corrected", "withdrawn"})
+
+
+def test_the_patients_own_record_needs_no_rows(project: Any) -> None:
+    project.write(rows_of_all_fates())
+    explained = project.store.explain("diabetes:age", "p1", at("2024-03-10"))
+    assert (explained.answer, explained.rows.num_rows) == (53, 0)
+
+
+def test_one_feature_is_explained_at_a_time(project: Any) -> None:
+    with pytest.raises(UsageError, match="'diabetes' has 5 features: name one"):
+        project.store.explain("diabetes", "p1", at("2024-03-10"))
+
+
+def test_the_command_prints_a_table_or_json(project: Any) -> None:
+    project.write(rows_of_all_fates())
+    question = ("explain", "diabetes:hba1c_last_1y", "--patient", "p1", "--at", "2024-03-10T00:00:00Z")
+    text = run(project, *question).stdout
+    assert text.startswith("diabetes:hba1c_last_1y = 6.0\n")
+    assert "Observation/withdrawn version 1" in text
+    assert json.loads(run(project, *question, "--json").stdout)["answer"] == 6.0
