@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from fhir_features.errors import DefinitionError
 from fhir_features.ontology.systems import Concept, parse_concept, systems
@@ -29,6 +29,15 @@ class ConceptSet(BaseModel):
     concept: str | None = None
     reach: Reach = "self"
     parts: tuple[ConceptSet, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> ConceptSet:
+        if (self.concept is not None) != (self.operation == "concept") or (self.operation == "concept") == bool(
+            self.parts
+        ):
+            raise ValueError("a concept set is one concept, or the union or difference of others")
+        self.selections()
+        return self
 
     def __or__(self, other: ConceptSet) -> ConceptSet:
         return ConceptSet(operation="union", parts=(self, other))

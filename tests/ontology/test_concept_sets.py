@@ -49,6 +49,20 @@ def test_a_set_survives_being_written_down() -> None:
     assert str(concepts) == "((icd10cm:E10 and below | icd10cm:E11 and below) - icd10cm:E11.A)"
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"operation": "concept"}',
+        '{"operation": "union"}',
+        '{"operation": "union", "concept": "icd10cm:E11"}',
+        '{"operation": "concept", "concept": "icd10cm:E11", "reach": "everything"}',
+    ],
+)
+def test_a_set_that_says_nothing_cannot_be_read(written: str) -> None:
+    with pytest.raises(ValueError, match="ConceptSet"):
+        ConceptSet.model_validate_json(written)
+
+
 def test_a_retired_code_passes_the_check(ontologies: Ontologies) -> None:
     ontologies.check(concept_set("icd10cm:S30.1XXA"))
 

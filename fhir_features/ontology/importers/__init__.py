@@ -7,6 +7,7 @@ is ever put into the package: the lock names it as external, by hash.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,7 +87,12 @@ def external_manifest(
         title=title,
         content=content,
         licence=Licence(id=licence, redistributable=False, attribution=f"Imported under the user's {licence} licence."),
-        sources=tuple(SourceFile(file=source.name) for source in sources),
+        sources=tuple(SourceFile(file=source.name, sha256=_file_hash(source)) for source in sources),
         tables=(),
         content_sha256="",
     )
+
+
+def _file_hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
