@@ -25,11 +25,15 @@ _STEM = 5
 def same_meaning(written: str | None, known: Iterable[str]) -> bool:
     """False only if a written name shares no word with any of the known names, and both say something."""
     stems = _stems(written or "")
+    if not stems:
+        return True
     names = [found for found in (_stems(name) for name in known) if found]
-    return not stems or not names or any(stems & name for name in names)
+    return not names or any(stems & name for name in names)
 
 
 def _stems(name: str) -> set[str]:
-    plain = unicodedata.normalize("NFKD", name.casefold())
-    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    plain = name.casefold()
+    if not plain.isascii():
+        letters = unicodedata.normalize("NFKD", plain)
+        plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return {word[:_STEM] for word in _WORD.findall(plain) if word not in _EMPTY_WORDS}
