@@ -53,15 +53,21 @@ def materialize(store: FeatureStore, names: Sequence[str] = ()) -> list[Material
 
     The repository is the folder of the definitions; its views must have been registered with `feast apply`. The first
     load begins at the beginning of time, and none goes beyond the newest watermark of the table: what is built later
-    lies after it. Raises UsageError for an unknown view, FeatureTableError for one that has not been built or applied.
+    lies after it. Raises UsageError for an unknown view, FeatureTableError for one that has not been built or applied,
+    and for a folder that is no Feast repository.
     """
     views = [store.view(name) for name in names] or list(store.views.values())
+    repository = store.config.features.path
+    if not (repository / "feature_store.yaml").exists():
+        raise FeatureTableError(
+            f"{repository} has no feature_store.yaml: make it a Feast repository, as the README says"
+        )
     # Feast narrates on stdout, and turns on the warnings of the libraries beneath it.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         import feast
 
         warnings.simplefilter("ignore")
-        serving = feast.FeatureStore(repo_path=str(store.config.features.path))
+        serving = feast.FeatureStore(repo_path=str(repository))
         return [_materialize(serving, view, table_folder(store.tables, view)) for view in views]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from feast.repo_config import load_repo_config
 from feast.repo_operations import apply_total
 from project import NOW, Project
 
+from fhir_features.cli import cli
 from fhir_features.errors import FeatureTableError, UsageError
 from fhir_features.feast import materialize
 from fhir_features.feast.objects import _feast_type
@@ -120,11 +123,21 @@ def test_a_value_that_was_withdrawn_is_null_online_when_there_is_no_other(projec
     assert online(project) == offline(project, watermarks(project))
 
 
-def test_nothing_is_loaded_twice_and_nothing_again(project: Project):
+def test_the_command_loads_what_is_new_and_says_so(project: Project, capsys: pytest.CaptureFixture[str]):
     project.receive(project.resources)
     apply(project)
-    materialize(project.store)
-    assert [(each.since, each.until) for each in materialize(project.store)] == [(None, None), (None, None)]
+    capsys.readouterr()
+    arguments = ["--config", str(project.folder), "materialize"]
+    cli.main([*arguments, "kidney"], standalone_mode=False)
+    assert re.fullmatch(r"kidney: loaded from the beginning to \S+\n", capsys.readouterr().out)
+    cli.main([*arguments, "--json"], standalone_mode=False)
+    until = watermarks(project)["north"].isoformat()
+    assert json.loads(capsys.readouterr().out) == [
+        {"view": "diabetes", "since": None, "until": until},
+        {"view": "kidney", "since": None, "until": None},
+    ]
+    cli.main(arguments, standalone_mode=False)
+    assert capsys.readouterr().out == "diabetes: nothing new\nkidney: nothing new\n"
 
 
 def test_one_view_can_be_loaded_alone(project: Project):
@@ -185,6 +198,12 @@ def test_what_is_not_there_yet_is_said(project: Project):
         materialize(project.store, ["diabetes"])
     with pytest.raises(UsageError, match="did you mean 'diabetes'"):
         materialize(project.store, ["diabetis"])
+    project.receive(project.resources)
+    with pytest.raises(FeatureTableError, match="run `feast apply`"):
+        materialize(project.store)
+    (project.folder / "feature_repo" / "feature_store.yaml").unlink()
+    with pytest.raises(FeatureTableError, match=r"no feature_store\.yaml"):
+        materialize(project.store)
 
 
 def test_plain_feast_does_it_all_from_its_own_command_line(project: Project, tmp_path_factory: pytest.TempPathFactory):
@@ -195,6 +214,10 @@ def test_plain_feast_does_it_all_from_its_own_command_line(project: Project, tmp
     for command in (["apply"], ["materialize", "0001-01-01T00:00:00", until]):
         words = [sys.executable, "-m", "feast.cli.cli", "-c", str(repo), *command]
         subprocess.run(words, cwd=elsewhere, check=True, capture_output=True)
+    assert online(project) == offline(project, watermarks(project))
+    project.receive_later()
+    serving = feast.FeatureStore(repo_path=str(repo))
+    serving.materialize_incremental(end_date=watermarks(project)["north"])
     assert online(project) == offline(project, watermarks(project))
 
 
