@@ -52,8 +52,8 @@ def materialize(store: FeatureStore, names: Sequence[str] = ()) -> list[Material
     """Load what the named views, or all, have built since the last time into the online store of the Feast repository.
 
     The repository is the folder of the definitions; its views must have been registered with `feast apply`. The first
-    load begins at the beginning of time, and none goes beyond the newest watermark of the table: what is built later
-    lies after it. Raises UsageError for an unknown view, FeatureTableError for one that has not been built or applied,
+    load begins at the beginning of time, and none goes beyond the watermarks of the table: what a site's later builds
+    bring lies after its watermark. Raises UsageError for an unknown view, FeatureTableError for one that has not been built or applied,
     and for a folder that is no Feast repository.
     """
     views = [store.view(name) for name in names] or list(store.views.values())
