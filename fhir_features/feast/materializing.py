@@ -53,8 +53,10 @@ def materialize(store: FeatureStore, names: Sequence[str] = ()) -> list[Material
 
     The repository is the folder of the definitions; its views must have been registered with `feast apply`. The first
     load begins at the beginning of time, and none goes beyond the watermarks of the table: what a site's later builds
-    bring lies after its watermark. Raises UsageError for an unknown view, FeatureTableError for one that has not been built or applied,
-    and for a folder that is no Feast repository.
+    bring lies after its watermark.
+
+    Raises UsageError for an unknown view, FeatureTableError for one that has not been built or applied, and for a
+    folder that is no Feast repository.
     """
     views = [store.view(name) for name in names] or list(store.views.values())
     repository = store.config.features.path
