@@ -9,21 +9,23 @@ system of which the lock has a fragment); `followed` (a retired code's safe succ
 
 Flags: `outside_releases` (judged by the nearest release), `display_mismatch` (the name is that of something else),
 `discordant` (codings of one concept that contradict), `rule_unevaluated` (a map rule asks for more than the code),
-`partly_unmapped` (another coding of the concept could not be read), and for `unmapped`: `no_code`, `unknown_system`,
-`bad_syntax`, `unknown_code`, `ambiguous_ndc`, `no_map` (a map says that there is no target).
+`narrower` or `inexact` (the target says more than the source, or other than it), `no_map` (maps know that there is no
+target), `partly_unmapped` (another coding of the concept could not be read), and for `unmapped`: `no_code`,
+`unknown_system`, `bad_syntax`, `unknown_code`, `ambiguous_ndc`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from fhir_features.ontology.catalog import Catalog
 from fhir_features.ontology.displays import same_meaning
-from fhir_features.ontology.facts import MAX_HOPS, Facts, MapRow, Span
+from fhir_features.ontology.facts import MAX_HOPS, Fact, Facts, MapRow, Span
 from fhir_features.ontology.systems import Concept, System, code_forms, identify_system, systems
 
 if TYPE_CHECKING:
@@ -164,7 +166,7 @@ def _resolve_concept(facts: Facts, codings: list[Coding], found: dict[Coding, Co
 
 def _coding_rows(facts: Facts, coding: Coding, concept: Concept) -> list[_Row]:
     fact = facts[concept]
-    flags = frozenset() if same_meaning(coding.display, fact.displays.values()) else frozenset({"display_mismatch"})
+    flags = frozenset(_coding_flags(coding, fact))
     if not fact.spans:
         direct = [_Row(coding, concept, _ALWAYS, "unverified", "direct", coding.display, flags)]
         return direct + _map_rows(facts, coding, concept, _ALWAYS, flags)
@@ -177,6 +179,13 @@ def _coding_rows(facts: Facts, coding: Coding, concept: Concept) -> list[_Row]:
             rows.append(_Row(coding, current, span, "followed", trail, facts[current].display, here))
         rows += _map_rows(facts, coding, current if facts[current].maps else concept, span, here)
     return rows
+
+
+def _coding_flags(coding: Coding, fact: Fact) -> Iterator[str]:
+    if not same_meaning(coding.display, fact.displays.values()):
+        yield "display_mismatch"
+    if fact.maps and not any(row.target for row in fact.maps):
+        yield "no_map"
 
 
 def _followed(facts: Facts, concept: Concept) -> tuple[Concept, str]:
@@ -206,28 +215,31 @@ def _map_rows(facts: Facts, coding: Coding, source: Concept, span: Span, flags: 
 
 _ALWAYS_TRUE = frozenset({"", "TRUE", "OTHERWISE TRUE"})
 
+# FHIR R4 ConceptMap equivalences whose target says more than the source, or something else beside it.
+_LOOSE_EQUIVALENCES = {"narrower": "narrower", "specializes": "narrower", "inexact": "inexact"}
 
-def _group_targets(group: list[MapRow]) -> list[tuple[Concept, str, frozenset[str]]]:
+
+def _group_targets(group: list[MapRow]) -> Iterator[tuple[Concept, str, set[str]]]:
     """The targets of one map group: the first rule that holds wins (SNOMED CT extended map, mapPriority).
 
     Rules on age, sex or another finding cannot be judged from a code: their targets are candidates, and the one that
     holds otherwise is taken, flagged. Several targets of the same priority are alternatives: candidates.
     """
-    targets: list[tuple[Concept, str, frozenset[str]]] = []
-    unsure: frozenset[str] = frozenset()
+    unsure: set[str] = set()
+    decided: int | None = None
     for row in group:
-        same_priority = [other for other in group if other.priority == row.priority and other.target]
+        if decided is not None and row.priority > decided:
+            break
+        loose = {flag for flag in [_LOOSE_EQUIVALENCES.get(row.equivalence or "")] if flag}
         if (row.rule or "") not in _ALWAYS_TRUE:
-            unsure = frozenset({"rule_unevaluated"})
-            if row.target:
-                targets.append((row.target, "candidate", unsure))
-            continue
-        if len(same_priority) > 1:
-            return targets + [(other.target, "candidate", unsure) for other in same_priority if other.target]
+            unsure = {"rule_unevaluated"}
+            status = "candidate"
+        else:
+            decided = row.priority
+            rivals = sum(other.priority == row.priority and other.target is not None for other in group)
+            status = "mapped" if rivals == 1 else "candidate"
         if row.target:
-            targets.append((row.target, "mapped", unsure))
-        break
-    return targets
+            yield row.target, status, unsure | loose
 
 
 def _with_discord(facts: Facts, concepts: list[list[_Row]]) -> list[list[_Row]]:

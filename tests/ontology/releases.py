@@ -15,7 +15,7 @@ ROOT, DISEASE, FEVER, OLD_FEVER, VAGUE, SPLIT = (sctid(number) for number in ran
 FSN, SYNONYM = "900000000000003001", "900000000000013009"
 IS_A, INFERRED, STATED = "116680003", "900000000000011006", "900000000000010007"
 REPLACED_BY, POSSIBLY = "900000000000526001", "900000000000523009"
-ICD10CM_MAP = "6011000124106"
+ICD10CM_MAP, CTV3_MAP = "6011000124106", "900000000000497000"
 
 
 def rf2(folder: Path) -> Path:
@@ -90,6 +90,11 @@ def rf2(folder: Path) -> Path:
             )
             for n, (code, group, priority, rule, target) in enumerate(maps)
         ],
+    )
+    _table(
+        folder / "Full/Refset/Map/der2_sRefset_SimpleMapFull_INT_20210131.txt",
+        "id effectiveTime active moduleId refsetId referencedComponentId mapTarget",
+        [("s1", "20210131", "1", module, CTV3_MAP, FEVER, "X76EI")],
     )
     return folder
 

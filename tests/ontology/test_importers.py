@@ -58,6 +58,7 @@ def test_rf2_maps_keep_groups_rules_and_the_lack_of_a_target(tmp_path: Path) -> 
     ontologies = imported("rf2", rf2(tmp_path / "release"), tmp_path / "home")
     fever = statuses(ontologies, "snomed", FEVER)
     assert {("mapped", "R50.9"), ("mapped", "S82")} <= fever, "two groups are two codes, both needed"
+    assert ("mapped", "X76EI") in fever, "a simple map"
     assert {("candidate", "O26.90"), ("mapped", "R68.83")} <= statuses(ontologies, "snomed", SPLIT)
     assert statuses(ontologies, "snomed", DISEASE) == {("valid", DISEASE)}
 

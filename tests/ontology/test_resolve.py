@@ -79,6 +79,16 @@ def test_a_map_gives_a_row_of_its_own_with_its_trail(ontologies: Ontologies) -> 
     assert found[1]["via"] == "snomed__icd10cm@starter-1 snomed:44054006"
 
 
+def test_a_map_says_when_its_target_says_more(ontologies: Ontologies) -> None:
+    _, stroke = rows(ontologies, codings((1, "snomed", "230690007", "Stroke")))
+    assert (stroke["code"], stroke["flags"]) == ("I63.9", ["narrower"])
+
+
+def test_a_code_that_a_map_knows_to_have_no_target_says_so(ontologies: Ontologies) -> None:
+    (row,) = rows(ontologies, codings((1, "icd9cm", "365.70")))
+    assert (row["code"], row["status"], row["flags"]) == ("365.70", "valid", ["no_map"])
+
+
 def test_a_map_with_a_choice_gives_candidates(ontologies: Ontologies) -> None:
     found = rows(ontologies, codings((1, "icd9cm", "649.51")))
     assert len(found) > 2
