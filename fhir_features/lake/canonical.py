@@ -37,7 +37,7 @@ WITH first_closings AS (
   GROUP BY ALL
 ),
 first_medications AS (
-  SELECT site, resource_id, arg_min(code_id, store_seq) AS code_id
+  SELECT site, resource_id, arg_min(code_id, (store_seq, version)) AS code_id
   FROM medications
   GROUP BY ALL
 ),
@@ -66,5 +66,5 @@ FROM {table.name} e
 LEFT JOIN first_closings k USING (bucket, site, resource_id, version, state){joins}
 LEFT JOIN codings s ON s.code_id = {code_id} AND s.ordinal = 0
 LEFT JOIN newest r ON r.code_id = {code_id}
-  AND coalesce({_CODED_ON[table]}, e.known_at)::DATE >= coalesce(r.valid_from, DATE '0001-01-01')
-  AND coalesce({_CODED_ON[table]}, e.known_at)::DATE < coalesce(r.valid_to, DATE '9999-12-31')"""
+  AND timezone('UTC', coalesce({_CODED_ON[table]}, e.known_at))::DATE >= coalesce(r.valid_from, DATE '0001-01-01')
+  AND timezone('UTC', coalesce({_CODED_ON[table]}, e.known_at))::DATE < coalesce(r.valid_to, DATE '9999-12-31')"""

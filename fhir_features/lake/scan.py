@@ -28,7 +28,11 @@ def newest_store_seq(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def create_views(con: duckdb.DuckDBPyConnection, store_seq: int) -> None:
-    """Create the temporary views over the lake as it stood after commit `store_seq`."""
+    """Create the temporary views over the lake as it stood after commit `store_seq`.
+
+    `watermarks` has a row a site and type: what all servers of the site have been read up to. A folder is whole
+    whenever it is read, so it holds nothing back; a site that has only folders is seen up to the last of them.
+    """
     as_of = int(store_seq)
     for resource_type, table in EVENT_TABLES.items():
         code, joins = _MEDICATION if table is MEDICATION_REQUESTS else ("", "")
@@ -41,7 +45,7 @@ WITH first_closings AS (
   GROUP BY ALL
 ),
 first_medications AS (
-  SELECT site, resource_id, arg_min(code_id, store_seq) AS code_id
+  SELECT site, resource_id, arg_min(code_id, (store_seq, version)) AS code_id
   FROM lake.medications
   WHERE store_seq <= {as_of}
   GROUP BY ALL
@@ -54,7 +58,15 @@ WHERE e.store_seq <= {as_of}""")
         con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM lake.{name} WHERE store_seq <= {as_of}")
     con.execute(f"""
 CREATE OR REPLACE TEMP VIEW {WATERMARKS.name} AS
-SELECT site, resource_type, max(watermark) AS watermark
-FROM lake.{WATERMARKS.name}
-WHERE store_seq <= {as_of}
+WITH seen AS (
+  SELECT site, resource_type, source, kind, max(watermark) AS watermark
+  FROM lake.{WATERMARKS.name}
+  WHERE store_seq <= {as_of}
+  GROUP BY ALL
+)
+SELECT
+  site,
+  resource_type,
+  coalesce(min(watermark) FILTER (WHERE kind = 'search'), max(watermark)) AS watermark
+FROM seen
 GROUP BY ALL""")

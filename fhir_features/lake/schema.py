@@ -176,7 +176,9 @@ VERSIONS = Table(
         ("resource_type", "VARCHAR"),
         ("resource_id", "VARCHAR"),
         ("version", "VARCHAR"),
+        ("version_id", "VARCHAR"),
         ("outcome", "VARCHAR"),  # normalized, quarantined, deleted
+        ("withdrawn", "BOOLEAN"),  # entered-in-error
         ("bucket", "USMALLINT"),
         ("patient_id", "VARCHAR"),
         ("states", "UTINYINT"),  # how many states of it the event table has: 0, 1 or 2
@@ -184,7 +186,8 @@ VERSIONS = Table(
         ("last_updated", "TIMESTAMPTZ"),
         ("version_number", "BIGINT"),  # versionId, where it is an integer
         ("received_at", "TIMESTAMPTZ"),
-        ("content_hash", "BIGINT"),
+        ("content_hash", "BIGINT"),  # null where versionId and lastUpdated are stated
+        ("row_no", "BIGINT"),  # its place in the run
         *_ORIGIN,
     ),
     ("resource_type", "site", "resource_id", "version"),
@@ -202,7 +205,10 @@ CLOSINGS = Table(
         ("version", "VARCHAR"),
         ("state", "UTINYINT"),
         ("closed_at", "TIMESTAMPTZ"),
-        ("reason", "VARCHAR"),  # superseded, entered-in-error, deleted, subject-changed, quarantined, revised
+        (
+            "reason",
+            "VARCHAR",
+        ),  # superseded, entered-in-error, deleted, subject-changed, quarantined, revised, witnessed
         ("closed_by", "VARCHAR"),  # the version that closed it
         ("store_seq", "BIGINT"),
     ),
@@ -316,6 +322,7 @@ WATERMARKS = Table(
         ("site", "VARCHAR"),
         ("resource_type", "VARCHAR"),
         ("watermark", "TIMESTAMPTZ"),
+        ("kind", "VARCHAR"),  # of the source
         ("source", "VARCHAR"),
         ("run_id", "VARCHAR"),
         ("store_seq", "BIGINT"),

@@ -26,7 +26,9 @@ class Clock:
     - `stated_at`: what `reported` falls back to when there is no author time.
     - `suspect`: whether something in the resource itself says that its content is younger than its author time.
     - `revises`: whether the resource shows an end state that its first state did not have; `revised_at`: that state's
-      own date, where it has one. `keeps_first`: whether the first state is known even though lastUpdated is late.
+      own date, where it has one, and `revised_source` what it is called. `keeps_first`: whether the first state is
+      known even though lastUpdated is late.
+    - `rows`: which rows of the staging table stand for a resource; `joins`: what the expressions need besides.
     """
 
     author_at: str
@@ -35,7 +37,9 @@ class Clock:
     suspect: str = "false"
     revises: str = "false"
     revised_at: str = "NULL::TIMESTAMPTZ"
+    revised_source: str = "'assumed'"
     keeps_first: str = "false"
+    rows: str = "true"
     joins: str = ""
 
 
@@ -45,8 +49,8 @@ CLOCKS: dict[str, Clock] = {
         author_at="coalesce(s.birth_first, TIMESTAMPTZ '1900-01-01 00:00:00+00')",
         author_source="'assumed'",
         stated_at="s.birth_first",
-        revises="s.deceased IS TRUE",
-        revised_at="s.deceased_at",
+        revises="s.deceased IS TRUE OR len(s.replaced_by) > 0 OR len(s.replaces) > 0",
+        revised_at="s.deceased_last",
         keeps_first="true",
     ),
     "Encounter": Clock(
@@ -55,8 +59,10 @@ CLOCKS: dict[str, Clock] = {
     END""",
         author_source="'encounter_start'",
         stated_at="s.start_last",
-        revises="s.status = 'finished' OR s.end_text IS NOT NULL",
+        revises="""s.status = 'finished'
+      OR (s.status IN ('arrived', 'triaged', 'in-progress', 'onleave') AND s.end_text IS NOT NULL)""",
         revised_at="s.end_last",
+        revised_source="'encounter_end'",
         keeps_first="true",
     ),
     "Observation": Clock(
@@ -71,14 +77,16 @@ CLOCKS: dict[str, Clock] = {
       ELSE 'bedside'
     END""",
         stated_at="s.effective_last",
-        suspect="s.status IN ('corrected', 'amended', 'appended')",
+        # A withdrawal, too, came after what it withdraws.
+        suspect="s.status IN ('corrected', 'amended', 'appended', 'cancelled', 'entered-in-error')",
+        rows="s.component = 0",
         joins="LEFT JOIN report_issues r ON r.observation_id = v.resource_id",
     ),
     # A late lastUpdated may have changed the code, so the earlier state is not known then.
     "Condition": Clock(
         author_at="""CASE
-      WHEN p.encounter_diagnosis AND s.encounter_id IS NOT NULL AND e.ended_at IS NULL THEN NULL
-      WHEN p.encounter_diagnosis AND s.encounter_id IS NOT NULL
+      WHEN p.encounter_diagnosis AND e.ended_at IS NULL THEN NULL
+      WHEN p.encounter_diagnosis
       THEN greatest(s.recorded_last, e.ended_at + to_microseconds({coding_lag}))
       ELSE s.recorded_last
     END""",
@@ -92,7 +100,8 @@ CLOCKS: dict[str, Clock] = {
         revises="""coalesce(s.verification_status, '') <> 'entered-in-error' AND (
       s.clinical_status <> 'active' OR s.verification_status IS NOT NULL OR s.severity_code_id IS NOT NULL
       OR s.abated)""",
-        revised_at="s.abatement_first",
+        suspect="s.verification_status = 'entered-in-error'",
+        revised_at="s.abatement_last",
         joins="LEFT JOIN encounter_ends e ON e.resource_id = s.encounter_id",
     ),
     "MedicationRequest": Clock(
@@ -100,31 +109,39 @@ CLOCKS: dict[str, Clock] = {
       WHEN s.reported THEN greatest(s.authored_last, coalesce(v.server_at, v.received_at))
       ELSE s.authored_last
     END""",
-        author_source="CASE WHEN s.reported THEN 'received' ELSE 'authored_on' END",
+        author_source="""CASE
+      WHEN s.reported AND coalesce(v.server_at, v.received_at) > s.authored_last
+      THEN CASE WHEN v.server_at IS NULL THEN 'received' ELSE 'last_updated' END
+      ELSE 'authored_on'
+    END""",
         stated_at="s.authored_last",
         revises="""s.status IN ('completed', 'stopped', 'cancelled', 'on-hold')
       OR (s.status IN ('active', 'unknown') AND s.bounds_end IS NOT NULL)""",
-        revised_at="s.bounds_end",
+        suspect="s.status = 'entered-in-error'",
+        revised_at="s.bounds_end_last",
         keeps_first="s.status NOT IN ('draft', 'entered-in-error')",
     ),
 }
+
+# By what the latest version of another resource is chosen, from a row `v` of versions.
+LATEST = "(coalesce(v.last_updated, v.received_at), v.received_at, v.run_id, v.row_no)"
 
 # The end of an encounter, as the latest version of it that is held or has come in this run has it. A date is over at
 # its last instant.
 _ENCOUNTER_ENDS = """
 CREATE TEMP TABLE encounter_ends AS
 WITH ends AS (
-  SELECT v.resource_id, s.end_last AS ended_at, coalesce(v.last_updated, v.received_at) AS began_at, 1 AS is_new
+  SELECT v.resource_id, s.end_last AS ended_at, {latest} AS latest
   FROM staged_encounters s
   JOIN new_versions v USING (row_no)
   UNION ALL
-  SELECT h.resource_id, h.end_latest_at, coalesce(v.last_updated, v.received_at), 0
+  SELECT h.resource_id, h.end_latest_at, {latest}
   FROM lake.encounters h
   JOIN lake.versions v USING (site, resource_id, version)
   SEMI JOIN staged_conditions c ON c.encounter_id = h.resource_id
   WHERE h.site = {site} AND h.state = 1 AND v.resource_type = 'Encounter'
 )
-SELECT resource_id, arg_max_null(ended_at, (began_at, is_new)) AS ended_at
+SELECT resource_id, arg_max_null(ended_at, latest) AS ended_at
 FROM ends
 GROUP BY resource_id"""
 
@@ -157,13 +174,12 @@ SELECT
   witnessed,
   received_at,
   CASE WHEN {trusted} AND (last_updated >= {migrated_before}) IS NOT FALSE THEN last_updated END AS server_at
-FROM ordered_versions
-WHERE row_no IS NOT NULL"""
+FROM new_versions"""
 
 _KNOWN = """
 INSERT INTO clocks
 WITH read AS (
-  SELECT DISTINCT ON (v.row_no)
+  SELECT
     v.*,
     p.policy,
     {author_at} AS author_at,
@@ -172,6 +188,7 @@ WITH read AS (
     {suspect} AS suspect,
     ({revises}) IS TRUE AS revises,
     {revised_at} AS revised_at,
+    {revised_source} AS revised_source,
     ({keeps_first}) IS TRUE AS keeps_first,
     coalesce(v.server_at, v.received_at) AS held_at,
     CASE WHEN v.server_at IS NULL THEN 'received' ELSE 'last_updated' END AS held_source
@@ -179,6 +196,7 @@ WITH read AS (
   JOIN new_clocks v ON v.row_no = s.row_no AND v.outcome = 'normalized'
   JOIN policies p ON p.resource_type = '{resource_type}' AND p.categories = {categories}
   {joins}
+  WHERE {rows}
 ),
 judged AS (
   SELECT
@@ -210,7 +228,11 @@ first_known AS (
       WHEN suspected AND NOT keeps_first AND held_later AND policy = 'default' THEN held_source
       ELSE author_source
     END AS first_source,
-    least(greatest(revised_at, held_at), received_at) AS last_at
+    least(greatest(revised_at, held_at), received_at) AS last_at,
+    CASE
+      WHEN revised_at > held_at THEN CASE WHEN revised_at > received_at THEN 'received' ELSE revised_source END
+      ELSE held_source
+    END AS last_source
   FROM judged
 ),
 capped AS (
@@ -221,10 +243,10 @@ capped AS (
   FROM first_known
 ),
 stated AS (
-  SELECT *, revises AND NOT witnessed AND policy = 'default' AND last_at > first_at AS two
+  SELECT *, revises AND NOT witnessed AND policy IN ('default', 'reported') AND last_at > first_at AS two
   FROM capped
 )
-SELECT row_no, 1, CASE WHEN two THEN last_at ELSE first_at END, CASE WHEN two THEN held_source ELSE first_source END
+SELECT row_no, 1, CASE WHEN two THEN last_at ELSE first_at END, CASE WHEN two THEN last_source ELSE first_source END
 FROM stated
 UNION ALL
 SELECT row_no, 0, first_at, first_source
@@ -237,7 +259,7 @@ def read_clocks(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source) 
     migrated = literal(source.migrated_before.isoformat()) if source.migrated_before else "NULL"
     trusted = "true" if source.trust_last_updated else "false"
     con.execute(_SNAPSHOTS.format(trusted=trusted, migrated_before=f"{migrated}::TIMESTAMPTZ"))
-    con.execute(_ENCOUNTER_ENDS.format(site=literal(run.site)))
+    con.execute(_ENCOUNTER_ENDS.format(site=literal(run.site), latest=LATEST))
     con.execute(_REPORT_ISSUES.format(site=literal(run.site)))
     con.execute(
         "CREATE TEMP TABLE clocks (row_no BIGINT, state UTINYINT, known_at TIMESTAMPTZ, known_at_source VARCHAR)"
@@ -275,6 +297,8 @@ def known_sql(resource_type: str, clock: Clock, lags: dict[str, int], tolerance_
         suspect=clock.suspect,
         revises=clock.revises,
         revised_at=clock.revised_at,
+        revised_source=clock.revised_source,
+        rows=clock.rows,
         keeps_first=clock.keeps_first,
         joins=clock.joins,
     )
@@ -302,6 +326,7 @@ CREATE TEMP TABLE policies (
 
 def _policy(source: Source, resource_type: str, categories: list[str]) -> str:
     """The policy of the first category that has one of its own, else that of the type."""
-    general = source.known_at_policy(resource_type)
-    specific = (source.known_at_policy(resource_type, category) for category in categories)
-    return next((policy for policy in specific if policy != general), general)
+    if isinstance(source.known_at, dict):
+        named = (category for category in categories if f"{resource_type}/{category}" in source.known_at)
+        return source.known_at_policy(resource_type, next(named, None))
+    return source.known_at

@@ -7,6 +7,7 @@ the version before it.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import msgspec
 
 from fhir_features.normalize import structs as fhir
 from fhir_features.normalize.codes import Dictionary, content_id
-from fhir_features.normalize.elements import Unusable, code, patient_of
+from fhir_features.normalize.elements import VERIFICATION_STATUS, Unusable, code, patient_of
 from fhir_features.normalize.r4_types import R4_TYPES
 from fhir_features.normalize.rows import RAW_TABLES, Row
 
@@ -41,7 +42,7 @@ class Name:
 
 @dataclass(frozen=True)
 class Normalized:
-    """A resource that can be normalized. `content_hash` is null where its name tells its version."""
+    """A resource that can be normalized. `content_hash` is null where its name tells its version for sure."""
 
     name: Name
     patient_id: str | None
@@ -82,32 +83,40 @@ class Decoder:
 
     def __init__(self, dictionary: Dictionary) -> None:
         self._dictionary = dictionary
+        self._numbers = itertools.count(1)
 
-    def line(self, line: bytes, row_no: int) -> Iterator[Outcome]:
-        """What one NDJSON line is. A line is one resource, but for a Bundle, which is what is in its entries."""
+    def line(self, line: bytes) -> Iterator[tuple[int, Outcome]]:
+        """What one NDJSON line is, with its number. It is one resource, but for a Bundle, which is what is in it."""
+        row_no = next(self._numbers)
         first = self._resource(line, row_no)
         if isinstance(first, Ignored) and first.resource_type == "Bundle":
-            yield from self._bundle(line, row_no)
+            yield from self._bundle(line)
         else:
-            yield first
+            yield row_no, first
 
-    def entry(self, line: bytes, row_no: int) -> Iterator[Outcome]:
-        """What one entry of a Bundle file is."""
+    def entry(self, line: bytes) -> Iterator[tuple[int, Outcome]]:
+        """What one entry of a Bundle file is, with its number."""
+        row_no = next(self._numbers)
         try:
             entry = _ENTRY.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            yield _rejected(Name(), error)
-            return
-        yield self._entry(entry, row_no)
+            yield row_no, _rejected(Name(), error)
+        else:
+            yield row_no, self._entry(entry, row_no)
 
-    def _bundle(self, line: bytes, row_no: int) -> Iterator[Outcome]:
+    def unreadable(self, resource_type: str | None, reason: str) -> tuple[int, Outcome]:
+        """The place of a file from which on no line can be read, with its number."""
+        return next(self._numbers), Rejected(Name(resource_type), "unreadable", None, reason)
+
+    def _bundle(self, line: bytes) -> Iterator[tuple[int, Outcome]]:
         try:
             bundle = _BUNDLE.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            yield _rejected(Name("Bundle"), error)
+            yield next(self._numbers), _rejected(Name("Bundle"), error)
             return
-        for offset, entry in enumerate(bundle.entry):
-            yield self._entry(entry, row_no + offset)
+        for entry in bundle.entry:
+            row_no = next(self._numbers)
+            yield row_no, self._entry(entry, row_no)
 
     def _entry(self, entry: fhir.Entry, row_no: int) -> Outcome:
         if entry.request is not None and entry.request.method == "DELETE":
@@ -115,7 +124,10 @@ class Decoder:
         resource = bytes(entry.resource)
         if not resource:
             return Rejected(Name(), "required", "$.resource", "the entry has no resource and is no deletion")
-        return self._resource(resource, row_no)
+        outcome = self._resource(resource, row_no)
+        if isinstance(outcome, Ignored) and outcome.resource_type == "Bundle":
+            return Rejected(Name("Bundle"), "bundle", "$.resource", "a Bundle inside a Bundle is not read")
+        return outcome
 
     def _resource(self, line: bytes, row_no: int) -> Outcome:
         try:
@@ -144,14 +156,14 @@ class Decoder:
             name=name,
             patient_id=None if name.resource_type in ("Medication", "DiagnosticReport") else patient_of(resource),
             withdrawn=name.status == "entered-in-error",
-            content_hash=None if name.version_id else content_id(msgspec.json.decode(line)),
+            content_hash=None if name.version_id and name.last_updated else content_id(msgspec.json.decode(line)),
             rows=RAW_TABLES[str(name.resource_type)].rows(resource, row_no, self._dictionary),
         )
 
 
 def _status(resource: Any) -> str | None:
     if isinstance(resource, fhir.Condition):
-        return code(resource.verification_status)
+        return code(resource.verification_status, VERIFICATION_STATUS)
     return getattr(resource, "status", None)
 
 
@@ -191,10 +203,16 @@ def _name(line: bytes) -> Name | None:
         raw = msgspec.json.decode(line)
         if not isinstance(raw, dict):
             return None
-        named = {key: value for key, value in raw.items() if isinstance(value, str)}
-        header = msgspec.convert(named, fhir.Header)
+        header = msgspec.convert({**_texts(raw), "meta": _texts(raw.get("meta"))}, fhir.Header)
     meta = header.meta or fhir.Meta()
     return Name(header.resource_type, header.id, meta.version_id, meta.last_updated, header.status)
+
+
+def _texts(element: Any) -> dict[str, str]:
+    """What of an object can be read as text: a server that writes versionId as a number still says which it is."""
+    if not isinstance(element, dict):
+        return {}
+    return {key: str(value) for key, value in element.items() if isinstance(value, str | int) and value is not True}
 
 
 def _rejected(name: Name, error: Exception) -> Rejected:

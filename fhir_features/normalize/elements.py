@@ -20,6 +20,17 @@ _DAYS = {
 _MONTHS = {**dict.fromkeys(("a", "year", "years", "yr"), 12), **dict.fromkeys(("mo", "month", "months"), 1)}
 
 
+_OLDEST_DAYS = 200 * 366
+
+# The systems of the required status codes, in R4 and in earlier versions of FHIR; some servers leave them out.
+CLINICAL_STATUS: frozenset[str | None] = frozenset(
+    {None, "http://terminology.hl7.org/CodeSystem/condition-clinical", "http://hl7.org/fhir/condition-clinical"}
+)
+VERIFICATION_STATUS: frozenset[str | None] = frozenset(
+    {None, "http://terminology.hl7.org/CodeSystem/condition-ver-status", "http://hl7.org/fhir/condition-ver-status"}
+)
+
+
 @dataclass
 class Unusable(Exception):
     """A resource that cannot be normalized: by which rule, at which JSON path, and why."""
@@ -74,11 +85,13 @@ def moment(
     """An onset or abatement: its text and JSON path, or the age (months and days) at which it was."""
     if date_time is not None:
         return date_time, f"$.{element}DateTime", None, None
-    if period is not None and (period.start or period.end):
-        return period.start or period.end, f"$.{element}Period", None, None
+    if period is not None and period.start:
+        return period.start, f"$.{element}Period.start", None, None
     quantity = age or (ages.low if ages else None)
     if quantity is None or quantity.value is None:
         return None, None, None, None
+    if not 0 <= (days(quantity) or 0) <= _OLDEST_DAYS:
+        raise Unusable("value", f"$.{element}Age", "it is no age that anybody has")
     unit = quantity.code or quantity.unit or ""
     if unit in _MONTHS:
         return None, None, int(quantity.value * _MONTHS[unit]), 0
@@ -99,8 +112,10 @@ def codes(concepts: list[fhir.CodeableConcept]) -> list[str]:
     return [coding.code for concept in concepts for coding in concept.coding if coding.code]
 
 
-def code(concept: fhir.CodeableConcept | None) -> str | None:
-    """The first code of a concept of a small value set, else its text."""
+def code(concept: fhir.CodeableConcept | None, systems: frozenset[str | None] | None = None) -> str | None:
+    """The first code of a concept, else its text. Where `systems` are given, only their codes count, and no text."""
     if concept is None:
         return None
+    if systems is not None:
+        return next((coding.code for coding in concept.coding if coding.code and coding.system in systems), None)
     return next((coding.code for coding in concept.coding if coding.code), concept.text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import duckdb
 
 from fhir_features.lake import EVENT_TABLES, bucket_sql, identifier, literal
+from fhir_features.normalize.clocks import LATEST
 from fhir_features.normalize.staging import staged
 from fhir_features.sources import LandedRun
 
@@ -31,6 +32,8 @@ _EXPRESSIONS: dict[str, dict[str, str]] = {
         "encounter_id": "NULL",
         "deceased": _revised("deceased", "false"),
         "deceased_at": _revised("deceased_at"),
+        "replaced_by": _revised("replaced_by", "[]"),
+        "replaces": _revised("replaces", "[]"),
     },
     "Encounter": {
         "effective_at": "coalesce(s.start_first, c.known_at)",
@@ -109,8 +112,9 @@ WHERE v.outcome = 'normalized' AND NOT v.withdrawn AND s.issued_last IS NOT NULL
 ORDER BY ALL""")
     con.execute(f"""
 INSERT INTO lake.versions
-SELECT {literal(run.site)}, v.resource_type, v.resource_id, v.version, v.outcome, {bucket}, v.patient_id,
-  k.states, k.known_at, v.last_updated, v.version_number, v.received_at, v.content_hash, {origin}
+SELECT {literal(run.site)}, v.resource_type, v.resource_id, v.version, v.version_id, v.outcome, v.withdrawn,
+  {bucket}, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number, v.received_at, v.content_hash,
+  v.row_no, {origin}
 FROM new_versions v
 JOIN version_clocks k USING (row_no)
 ORDER BY v.resource_type, v.resource_id, v.version""")
@@ -151,34 +155,36 @@ ORDER BY {", ".join(identifier(name) for name in table.sort)}"""
 
 
 def create_event_context(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
-    """`birth_dates` and `encounter_starts`: what conditions take from their patient and encounter, newest last."""
+    """`birth_dates` and `encounter_starts`: what conditions take from the latest version of patient and encounter."""
     con.execute(f"""
 CREATE TEMP TABLE birth_dates AS
 WITH births AS (
-  SELECT v.patient_id, s.birth_date, v.received_at, 1 AS is_new
+  SELECT v.patient_id, s.birth_date, {LATEST} AS latest
   FROM staged_patients s
   JOIN new_versions v USING (row_no)
   UNION ALL
-  SELECT patient_id, birth_date, known_at, 0
-  FROM lake.patients
-  WHERE site = {literal(run.site)}
+  SELECT h.patient_id, h.birth_date, {LATEST}
+  FROM lake.patients h
+  JOIN lake.versions v USING (site, resource_id, version)
+  WHERE h.site = {literal(run.site)} AND v.resource_type = 'Patient'
 )
-SELECT patient_id, arg_max(birth_date, (is_new, received_at)) AS birth_date
+SELECT patient_id, arg_max(birth_date, latest) AS birth_date
 FROM births
 SEMI JOIN (SELECT v.patient_id FROM staged_conditions JOIN new_versions v USING (row_no)) USING (patient_id)
 GROUP BY patient_id""")
     con.execute(f"""
 CREATE TEMP TABLE encounter_starts AS
 WITH starts AS (
-  SELECT v.resource_id, s.start_first AS start_at, v.received_at, 1 AS is_new
+  SELECT v.resource_id, s.start_first AS start_at, {LATEST} AS latest
   FROM staged_encounters s
   JOIN new_versions v USING (row_no)
   UNION ALL
-  SELECT resource_id, start_at, known_at, 0
-  FROM lake.encounters
-  WHERE site = {literal(run.site)}
+  SELECT h.resource_id, h.start_at, {LATEST}
+  FROM lake.encounters h
+  JOIN lake.versions v USING (site, resource_id, version)
+  WHERE h.site = {literal(run.site)} AND v.resource_type = 'Encounter'
 )
-SELECT resource_id, arg_max(start_at, (is_new, received_at)) AS start_at
+SELECT resource_id, arg_max(start_at, latest) AS start_at
 FROM starts
 SEMI JOIN staged_conditions c ON c.encounter_id = starts.resource_id
 GROUP BY resource_id""")

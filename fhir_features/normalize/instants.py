@@ -23,6 +23,8 @@ _TIME = rf"{_DAY}T([01]\d|2[0-3]):[0-5]\d(:([0-5]\d|60)(\.\d+)?)?{_OFFSET}?"
 # What nearly every text is, and DuckDB's own cast reads several times as fast.
 _PLAIN = rf"{_DAY}T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{{1,6}})?{_OFFSET}"
 
+_MIDNIGHT = rf"{_DAY}T00:00(:00(\.0+)?)?{_OFFSET}?"
+
 # Rules 18 to 20 of TIME.md. Year 0000 is no year of FHIR; :60 is the last microsecond of its minute; digits beyond
 # microseconds round up for known and down for true. `_local` are wall-clock times. A wall-clock time without an offset
 # is one instant, two (clocks set back) or none (clocks set forward): the offsets in force a day before and a day after
@@ -34,7 +36,7 @@ WITH written AS MATERIALIZED (
     text,
     regexp_full_match(text, '{_PLAIN}')
       AND text >= '0001'
-      AND NOT (getvariable('midnight_is_date') AND text[12:19] = '00:00:00') AS plain,
+      AND NOT (getvariable('midnight_is_date') AND regexp_full_match(text, '{_MIDNIGHT}')) AS plain,
     CASE
       WHEN text < '0001' THEN NULL
       WHEN regexp_full_match(text, '{_DATE}')
@@ -67,7 +69,8 @@ completed AS MATERIALIZED (
     CASE
       WHEN precision = 'year' THEN INTERVAL 1 YEAR
       WHEN precision = 'month' THEN INTERVAL 1 MONTH
-      WHEN precision = 'day' OR (getvariable('midnight_is_date') AND text[12:19] = '00:00:00') THEN INTERVAL 1 DAY
+      WHEN precision = 'day' THEN INTERVAL 1 DAY
+      WHEN getvariable('midnight_is_date') AND regexp_full_match(text, '{_MIDNIGHT}') THEN INTERVAL 1 DAY
       WHEN precision = 'minute' THEN INTERVAL 1 MINUTE
       WHEN precision = 'subsecond' AND text[18:19] <> '60' AND regexp_matches(text, '\\.\\d{{6}}\\d*[1-9]')
       THEN INTERVAL 2 MICROSECOND
@@ -142,3 +145,7 @@ def read_instants(
     con.execute("SET VARIABLE zone = ?", [zone])
     con.execute("SET VARIABLE midnight_is_date = ?", [midnight_is_date])
     con.execute(_READ)
+    # An offset can carry a text over the ends of the calendar that everything else here can read.
+    con.execute(
+        "DELETE FROM instants WHERE first_at < '0001-01-01 00:00:00+00' OR last_at >= '10000-01-01 00:00:00+00'"
+    )

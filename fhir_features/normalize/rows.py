@@ -15,16 +15,26 @@ import pyarrow as pa
 
 from fhir_features.normalize import structs as fhir
 from fhir_features.normalize.codes import Dictionary
-from fhir_features.normalize.elements import Unusable, code, codes, days, local_id, moment, one_of
+from fhir_features.normalize.elements import (
+    CLINICAL_STATUS,
+    VERIFICATION_STATUS,
+    Unusable,
+    code,
+    codes,
+    days,
+    local_id,
+    moment,
+    one_of,
+)
 
 Row = tuple[Any, ...]
 
-_INT, _SMALL, _TEXT, _NUMBER, _FLAG = pa.int64(), pa.int16(), pa.string(), pa.float64(), pa.bool_()
+_INT, _TEXT, _NUMBER, _FLAG = pa.int64(), pa.string(), pa.float64(), pa.bool_()
 _TEXTS = pa.list_(pa.string())
 
 OBSERVATION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("row_no", _INT),
-    ("component", _SMALL),
+    ("component", pa.uint16()),
     ("status", _TEXT),
     ("effective_text", _TEXT),
     ("effective_path", _TEXT),
@@ -131,6 +141,7 @@ _ORDER_INTENT = frozenset("proposal plan order original-order reflex-order fille
 _ENCOUNTER_STATUS = frozenset(
     "planned arrived triaged in-progress onleave finished cancelled entered-in-error unknown".split()
 )
+_MOST_COMPONENTS = 65_535
 _COMPARATORS = frozenset({None, "<", "<=", ">=", ">"})
 
 
@@ -152,6 +163,8 @@ def observation_rows(o: fhir.Observation, row_no: int, dictionary: Dictionary) -
         local_id(o.device, "Device"),
         [r.reference for r in (*o.has_member, *o.derived_from) if r.reference],
     )
+    if len(o.component) > _MOST_COMPONENTS:
+        raise Unusable("value", "$.component", f"it has more than {_MOST_COMPONENTS} components")
     rows = [(row_no, 0, *shared, *_valued(o, "$", dictionary))]
     for number, component in enumerate(o.component, start=1):
         path = f"$.component[{number - 1}]"
@@ -172,8 +185,8 @@ def condition_rows(c: fhir.Condition, row_no: int, dictionary: Dictionary) -> li
         dictionary.code_id(c.code),
         c.code.text if c.code else None,
         codes(c.category),
-        code(c.clinical_status),
-        code(c.verification_status),
+        code(c.clinical_status, CLINICAL_STATUS),
+        code(c.verification_status, VERIFICATION_STATUS),
         dictionary.code_id(c.severity),
         *onset,
         *abatement,

@@ -6,24 +6,26 @@ and watermarks, and a summary a run whose counts balance: received = normalized 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from fhir_features.config import Config, Source
 from fhir_features.errors import ConfigError, LakeError
 from fhir_features.lake import bucket_count, commit, literal, writing
 from fhir_features.normalize.clocks import read_clocks
 from fhir_features.normalize.codes import Dictionary
-from fhir_features.normalize.decode import Decoder, Name
+from fhir_features.normalize.decode import Decoder
 from fhir_features.normalize.dictionaries import insert_dictionary, insert_resolution, unresolved
 from fhir_features.normalize.events import create_event_context, insert_events
 from fhir_features.normalize.staging import Staging
 from fhir_features.normalize.versions import close_versions, order_versions
 from fhir_features.ontology import Ontologies, load_ontologies
-from fhir_features.sources import LandedFile, LandedRun, Progress, UnreadableRest, landed_runs, read_lines
+from fhir_features.sources import LandedFile, LandedRun, Progress, UnreadableRest, landed_runs, read_lines, verify_run
 from fhir_features.sources.progress import silent
 
 
@@ -60,12 +62,26 @@ def normalize(config: Config, progress: Progress = silent) -> list[RunSummary]:
         done = {tuple(row) for row in con.execute("SELECT source, run_id FROM lake.commits").fetchall()}
         for run in runs:
             if (run.source, run.run_id) not in done:
-                summaries.append(_normalize_run(con, run, _source_of(config, run), ontologies, progress))
+                source = _source_of(config, run)
+                with _without_values(run):
+                    summaries.append(_normalize_run(con, run, source, ontologies, progress))
         if unresolved(con, ontologies):
             with commit(con, f"resolve under lock {ontologies.lock_id[:12]}") as store_seq:
                 insert_resolution(con, ontologies, store_seq)
                 con.execute("INSERT INTO lake.commits (store_seq) VALUES (?)", [store_seq])
     return summaries
+
+
+@contextmanager
+def _without_values(run: LandedRun) -> Iterator[None]:
+    """The messages of DuckDB and Arrow quote values, which are patient data: only their kind may get out."""
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OverflowError) as error:
+        raise LakeError(
+            f"run {run.run_id} of source '{run.source}' could not be normalized ({type(error).__name__}); "
+            "nothing of it was written: please report this with the version of fhir-features"
+        ) from None
 
 
 def _source_of(config: Config, run: LandedRun) -> Source:
@@ -84,6 +100,7 @@ def _normalize_run(
     dictionary = Dictionary()
     staging = Staging(con, source, dictionary)
     decoder = Decoder(dictionary)
+    verify_run(run)
     for file_no, file in enumerate(run.files):
         _stage_file(staging, decoder, run.folder, file_no, file, run.source, progress)
     staging.finish()
@@ -113,12 +130,13 @@ def _stage_file(
     decode: Callable = decoder.entry if file.format == "bundle" else decoder.line  # type: ignore[type-arg]
     try:
         for number, received_at, line in read_lines(folder, file):
-            for outcome in decode(line, staging.next_row):
-                staging.add(outcome, received_at, file_no, number)
+            for row_no, outcome in decode(line):
+                staging.add(row_no, outcome, received_at, file_no, number)
             if number % 1000 == 0:
                 progress(source, f"file {file_no + 1}", number, file.lines)
     except UnreadableRest as rest:
-        staging.reject(Name(file.resource_type), "unreadable", rest.reason, rest.received_at, file_no, rest.line)
+        unreadable = decoder.unreadable(file.resource_type, rest.reason)
+        staging.add(*unreadable, rest.received_at, file_no, rest.line)
     progress(source, f"file {file_no + 1}", file.lines, file.lines)
 
 
@@ -139,8 +157,8 @@ def _insert_watermarks(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq
     for resource_type, landed in sorted(run.types.items()):
         if landed.complete:
             con.execute(
-                "INSERT INTO lake.watermarks VALUES (?, ?, ?, ?, ?, ?)",
-                [run.site, resource_type, landed.watermark, run.source, run.run_id, store_seq],
+                "INSERT INTO lake.watermarks VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [run.site, resource_type, landed.watermark, run.kind, run.source, run.run_id, store_seq],
             )
 
 

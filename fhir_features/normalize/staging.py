@@ -27,7 +27,7 @@ BATCH = 20_000
 
 _OTHER_TABLES = {"Medication": MEDICATIONS, "DiagnosticReport": REPORTED_RESULTS}
 
-Place = tuple[dt.datetime, int, int]  # received at, file number, line
+Place = tuple[int, dt.datetime, int, int]  # number in the run, received at, file number, line
 
 _INSTANT = pa.timestamp("us", tz="UTC")
 _VERSION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
@@ -75,7 +75,7 @@ _BOUNDS = "$.dosageInstruction.timing.repeat.boundsPeriod"
 _INSTANTS: dict[str, tuple[Instant, ...]] = {
     "Patient": (
         Instant("birth_text", "'$.birthDate'", "birth_first", day="birth_date"),
-        Instant("deceased_text", "'$.deceasedDateTime'", "deceased_at"),
+        Instant("deceased_text", "'$.deceasedDateTime'", "deceased_at", "deceased_last"),
     ),
     "Encounter": (
         Instant("start_text", "'$.period.start'", "start_first", "start_last", "effective_precision"),
@@ -91,13 +91,13 @@ _INSTANTS: dict[str, tuple[Instant, ...]] = {
     ),
     "Condition": (
         Instant("onset_text", "onset_path", "onset_first", None, "onset_precision"),
-        Instant("abatement_text", "abatement_path", "abatement_first"),
+        Instant("abatement_text", "abatement_path", "abatement_first", "abatement_last"),
         Instant("recorded_text", "'$.recordedDate'", "recorded_first", "recorded_last"),
     ),
     "MedicationRequest": (
         Instant("authored_text", "'$.authoredOn'", "authored_first", "authored_last", "authored_precision"),
         Instant("bounds_start_text", f"'{_BOUNDS}.start'", "bounds_start", None, "bounds_precision"),
-        Instant("bounds_end_text", f"'{_BOUNDS}.end'", "bounds_end"),
+        Instant("bounds_end_text", f"'{_BOUNDS}.end'", "bounds_end", "bounds_end_last"),
     ),
 }
 _VERSION_INSTANTS = (Instant("last_updated_text", "'$.meta.lastUpdated'", "last_updated_first", "last_updated"),)
@@ -122,15 +122,14 @@ class Staging:
         self._made: set[str] = set()
         self.received = 0
         self.ignored: Counter[str] = Counter()
-        self.next_row = 1
 
-    def add(self, outcome: Outcome, received_at: dt.datetime, file_no: int, line: int) -> None:
-        """Take one outcome, from line `line` of the run's file number `file_no`."""
+    def add(self, row_no: int, outcome: Outcome, received_at: dt.datetime, file_no: int, line: int) -> None:
+        """Take one outcome and its number in the run, from line `line` of the run's file number `file_no`."""
         self.received += 1
         if isinstance(outcome, Ignored):
             self.ignored[outcome.resource_type] += 1
             return
-        place = (received_at, file_no, line)
+        place = (row_no, received_at, file_no, line)
         if isinstance(outcome, Normalized):
             name = outcome.name
             self._rows[str(name.resource_type)].extend(outcome.rows)
@@ -140,13 +139,8 @@ class Staging:
             self._version(outcome.name, place, "deleted", None, False, 0)
         else:
             self._reject(outcome, place)
-        self.next_row += 1
         if len(self._versions) + len(self._quarantine) >= BATCH:
             self._flush()
-
-    def reject(self, name: Name, rule: str, reason: str, received_at: dt.datetime, file_no: int, line: int) -> None:
-        """Take a place of a file that could not even be read as a line."""
-        self.add(Rejected(name, rule, None, reason), received_at, file_no, line)
 
     def finish(self) -> None:
         """Stage the rest, and move to the quarantine what has an instant that cannot be read."""
@@ -157,16 +151,16 @@ class Staging:
 
     def _version(self, name: Name, place: Place, outcome: str, *content: Any) -> None:
         """`content` is (patient_id, withdrawn, content_hash), of a resource that can be normalized or was deleted."""
-        received_at, file_no, line = place
+        row_no, received_at, file_no, line = place
         patient_id, withdrawn, content_hash = content or (None, False, None)
         named = (name.resource_type, name.resource_id, name.version_id, name.last_updated)
         self._versions.append(
-            (self.next_row, *named, received_at, content_hash, patient_id, outcome, withdrawn, file_no, line)
+            (row_no, *named, received_at, content_hash, patient_id, outcome, withdrawn, file_no, line)
         )
 
     def _reject(self, rejected: Rejected, place: Place) -> None:
         name = rejected.name
-        _, file_no, line = place
+        *_, file_no, line = place
         self._quarantine.append(
             (file_no, line, name.resource_type, name.resource_id, rejected.json_path, rejected.rule, rejected.reason)
         )
@@ -192,8 +186,9 @@ class Staging:
         rows.clear()
         if instants:
             texts = [instant.text for instant in instants]
-            zone, midnight = self._source.timezone, self._source.midnight_is_date
-            read_instants(self._con, "batch", texts, zone=zone, midnight_is_date=midnight)
+            # lastUpdated is a clock's reading, never a date.
+            midnight = self._source.midnight_is_date and instants is not _VERSION_INSTANTS
+            read_instants(self._con, "batch", texts, zone=self._source.timezone, midnight_is_date=midnight)
         into = f"INSERT INTO {table}" if table in self._made else f"CREATE TEMP TABLE {table} AS"
         self._con.execute(f"{into}\n{_with_instants(instants)}")
         self._made.add(table)
@@ -207,12 +202,12 @@ INSERT INTO staged_quarantine
 SELECT v.file_no, v.line, v.resource_type, v.resource_id, min(s.bad_path), 'instant', 'it is not a date or time of FHIR'
 FROM {table} s
 JOIN staged_versions v USING (row_no)
-WHERE s.bad_path IS NOT NULL AND v.outcome <> 'quarantined'
-GROUP BY ALL""")
+WHERE s.bad_path IS NOT NULL AND v.outcome = 'normalized'
+GROUP BY v.row_no, v.file_no, v.line, v.resource_type, v.resource_id""")
         self._con.execute(f"""
 UPDATE staged_versions
 SET outcome = 'quarantined'
-WHERE row_no IN (SELECT row_no FROM {table} WHERE bad_path IS NOT NULL)""")
+WHERE outcome = 'normalized' AND row_no IN (SELECT row_no FROM {table} WHERE bad_path IS NOT NULL)""")
 
 
 def _with_instants(instants: tuple[Instant, ...]) -> str:

@@ -6,11 +6,17 @@ are optional here, so that what is missing can be named in the quarantine by `ro
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 # JSON that is kept as it came. A union with null is not possible for it: absent is empty.
 Json = msgspec.Raw
 ABSENT = msgspec.Raw()
+
+
+# FHIR R4: an integer has 32 bits. https://hl7.org/fhir/R4/datatypes.html#integer
+Integer = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 
 
 class Element(msgspec.Struct, rename="camel", gc=False):
@@ -84,7 +90,7 @@ class Valued(Element):
     value_codeable_concept: CodeableConcept | None = None
     value_string: str | None = None
     value_boolean: bool | None = None
-    value_integer: int | None = None
+    value_integer: Integer | None = None
     value_range: Range | None = None
     value_ratio: Json = ABSENT
     value_sampled_data: Json = ABSENT
@@ -197,7 +203,7 @@ class Dosage(Element):
 
 
 class DispenseRequest(Element):
-    number_of_repeats_allowed: int | None = None
+    number_of_repeats_allowed: Integer | None = None
     expected_supply_duration: Quantity | None = None
 
 

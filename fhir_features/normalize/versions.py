@@ -1,8 +1,8 @@
 """Which versions are new, in which order do they stand, and what does each close (TIME rules 6, 7 and 13)?
 
 In goes a staged run and the lake. `order_versions` makes `ordered_versions`: every version, new or held, of each
-resource that the run touches, in the order of its beginning, with what makes it witnessed. `close_versions` makes
-`new_closings`, once `clocks` has said when each version became known.
+resource that the run touches, in the order of its beginning, with what makes it witnessed; `new_versions` are the new
+ones. `close_versions` makes `new_closings`, once `clocks` has said when each version became known.
 """
 
 from __future__ import annotations
@@ -12,115 +12,164 @@ import duckdb
 from fhir_features.lake import bucket_sql, literal
 from fhir_features.sources import LandedRun
 
-# `_history` is not pulled yet, so the order is (lastUpdated, versionId where it is an integer, receipt, content hash).
-_ORDER = """coalesce(last_updated, received_at), version_number NULLS FIRST, received_at, row_no NULLS FIRST,
-    content_hash NULLS FIRST, version"""
-
-_HELD = """
-CREATE TEMP TABLE held_versions AS
-SELECT h.*
-FROM lake.versions h
-SEMI JOIN staged_versions s USING (resource_type, resource_id)
-WHERE h.site = {site}"""
-
-# A version is named by its versionId. One without is named by its lastUpdated and content; one without either by its
-# receipt, and then content equal to the latest held is a duplicate. '~' is in no versionId of FHIR. Where a version
-# was read twice, the reading that could be normalized counts.
-_NEW = """
-CREATE TEMP TABLE new_versions AS
-WITH named AS (
+# All versions of the resources that a run touches, as far as they differ: versionId proves nothing, so a version is
+# what versionId and lastUpdated say together, and where lastUpdated says nothing its content. Where a version was read
+# twice, the reading that could be normalized counts. One that says neither is compared with its predecessor below.
+_CANDIDATES = """
+CREATE OR REPLACE TEMP TABLE candidate_versions AS
+WITH held AS (
+  SELECT h.* EXCLUDE (site, store_seq), NULL AS file_row, true AS is_held
+  FROM lake.versions h
+  SEMI JOIN staged_versions s USING (resource_type, resource_id)
+  WHERE h.site = {site}
+),
+received AS (
   SELECT
-    *,
-    TRY_CAST(version_id AS BIGINT) AS version_number,
-    version_id IS NULL AND last_updated IS NULL AS anonymous,
-    CASE
-      WHEN version_id IS NOT NULL THEN version_id
-      WHEN last_updated IS NOT NULL THEN concat('~', epoch_us(last_updated), '~', content_hash)
-      ELSE concat('~received~', epoch_us(received_at), '~', row_no)
-    END AS version
+    resource_type, resource_id, NULL AS version, version_id, outcome, withdrawn, NULL AS bucket, patient_id,
+    NULL AS states, NULL AS known_at, last_updated,
+    CASE WHEN regexp_full_match(version_id, '\\d{{1,18}}') THEN version_id::BIGINT END AS version_number,
+    received_at, content_hash, row_no, {source} AS source, {run_id} AS run_id, row_no AS file_row, false AS is_held
   FROM staged_versions
   WHERE outcome <> 'quarantined' OR version_id IS NOT NULL OR last_updated IS NOT NULL
+)
+SELECT *, version_id IS NULL AND last_updated IS NULL AS anonymous
+FROM (FROM held UNION ALL BY NAME FROM received)
+QUALIFY anonymous OR row_number() OVER (
+  PARTITION BY resource_type, resource_id, version_id, last_updated,
+    CASE WHEN last_updated IS NULL THEN content_hash END
+  ORDER BY is_held DESC, outcome = 'quarantined', row_no
+) = 1"""
+
+# Versions that say when they began stand in that order. One that says nothing stands where it was received: after all
+# that were received before it, and before those received after it, but for older ones that came late. `era` counts
+# the anonymous ones before a version.
+_ORDERED = """
+CREATE OR REPLACE TEMP TABLE ordered_versions AS
+WITH counted AS (
+  SELECT
+    *,
+    count(*) FILTER (WHERE anonymous) OVER (
+      PARTITION BY resource_type, resource_id
+      ORDER BY received_at, run_id, source, row_no
+    ) AS anonymous_so_far
+  FROM candidate_versions
 ),
-latest_held AS (
-  SELECT resource_type, resource_id, arg_max(content_hash, (coalesce(last_updated, received_at), received_at)) AS latest
-  FROM held_versions
-  GROUP BY ALL
+placed AS (
+  SELECT
+    *,
+    CASE WHEN anonymous THEN anonymous_so_far ELSE min(anonymous_so_far) OVER (
+      PARTITION BY resource_type, resource_id, anonymous
+      ORDER BY last_updated, version_number, received_at, run_id, source, row_no
+      ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
+    ) END AS era
+  FROM counted
 ),
 compared AS (
+  SELECT *, anonymous AND content_hash = lag(content_hash) OVER beginnings AS repeats
+  FROM placed
+  WINDOW beginnings AS (
+    PARTITION BY resource_type, resource_id
+    ORDER BY era, anonymous DESC, last_updated, version_number, received_at, run_id, source, row_no
+  )
+),
+named AS (
   SELECT
-    n.*,
-    anonymous AND content_hash = coalesce(
-      lag(content_hash) OVER (PARTITION BY resource_type, resource_id, anonymous ORDER BY received_at, row_no), l.latest
-    ) AS same_as_latest,
-    row_number() OVER (
-      PARTITION BY resource_type, resource_id, version ORDER BY outcome = 'quarantined', row_no
-    ) AS reading
-  FROM named n
-  LEFT JOIN latest_held l USING (resource_type, resource_id)
-)
-SELECT * EXCLUDE (same_as_latest, reading, anonymous)
-FROM compared
-ANTI JOIN held_versions USING (resource_type, resource_id, version)
-WHERE reading = 1 AND same_as_latest IS NOT TRUE"""
-
-# A version is witnessed when a version before it is held, or when a complete earlier pull, up to `since`, lacked it.
-_ORDERED = f"""
-CREATE TEMP TABLE ordered_versions AS
-WITH together AS (
-  SELECT resource_type, resource_id, version, version_number, last_updated, received_at, content_hash, outcome,
-    patient_id, withdrawn, row_no, NULL::TIMESTAMPTZ AS known_at, NULL::UTINYINT AS states, NULL::USMALLINT AS bucket
-  FROM new_versions
-  UNION ALL
-  SELECT resource_type, resource_id, version, version_number, last_updated, received_at, content_hash, outcome,
-    patient_id, false, NULL, known_at, states, bucket
-  FROM held_versions
+    * REPLACE (
+      CASE
+        WHEN is_held THEN version
+        WHEN anonymous THEN concat('~', epoch_us(received_at), '~', row_no)
+        WHEN version_id IS NULL THEN concat('~', epoch_us(last_updated), '~', content_hash)
+        WHEN row_number() OVER (PARTITION BY resource_type, resource_id, version_id ORDER BY is_held DESC, row_no) = 1
+        THEN version_id
+        ELSE concat(version_id, '~', epoch_us(last_updated), '~', content_hash)
+      END AS version
+    )
+  FROM compared
+  WHERE repeats IS NOT TRUE OR is_held
 )
 SELECT
-  o.*,
+  n.* EXCLUDE (anonymous_so_far, repeats),
   row_number() OVER beginnings AS place,
-  lag(version) OVER beginnings IS NOT NULL OR (o.last_updated > p.since) IS TRUE AS witnessed
-FROM together o
+  lag(version) OVER beginnings IS NOT NULL OR (n.last_updated > p.since) IS TRUE AS witnessed
+FROM named n
 LEFT JOIN pulled_types p USING (resource_type)
 WINDOW beginnings AS (
   PARTITION BY resource_type, resource_id
-  ORDER BY {_ORDER}
+  ORDER BY era, anonymous DESC, last_updated, version_number, received_at, run_id, source, row_no
 )"""
 
 
 def order_versions(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
-    """Make `held_versions`, `new_versions` and `ordered_versions`."""
+    """Make `ordered_versions`, and of them `new_versions`."""
     con.execute("CREATE TEMP TABLE pulled_types (resource_type VARCHAR, since TIMESTAMPTZ)")
     for resource_type, landed in run.types.items():
         con.execute("INSERT INTO pulled_types VALUES (?, ?)", [resource_type, landed.since])
-    con.execute(_HELD.format(site=literal(run.site)))
-    con.execute(_NEW)
+    where = {"site": literal(run.site), "source": literal(run.source), "run_id": literal(run.run_id)}
+    con.execute(_CANDIDATES.format(**where))
     con.execute(_ORDERED)
+    con.execute("CREATE TEMP TABLE new_versions AS\nFROM ordered_versions\nWHERE NOT is_held")
 
 
-# Each version is closed by whichever of its successors was known first. A held version gets another closing only when
-# a new successor was known earlier than those that it had.
+# Each state of a version is closed by whichever of the versions after it was known first, unless a closing is held
+# that was as early. State 0 of a snapshot is over when state 1 is known; and where a version before the snapshot comes
+# late, what was seen counts instead of what was inferred.
 _CLOSINGS = """
 CREATE TEMP TABLE new_closings AS
 WITH known AS (
   SELECT o.* REPLACE (coalesce(v.known_at, o.known_at) AS known_at, coalesce(v.states, o.states) AS states)
   FROM ordered_versions o
-  LEFT JOIN version_clocks v USING (row_no)
+  LEFT JOIN version_clocks v ON NOT o.is_held AND v.row_no = o.row_no
 ),
 succeeded AS (
   SELECT
-    v.resource_type,
-    v.resource_id,
-    v.version,
-    v.row_no,
-    v.states,
-    v.patient_id,
-    v.bucket,
-    arg_min(s, (s.known_at, s.place)) AS first,
-    min(s.known_at) FILTER (WHERE s.row_no IS NULL) AS closed_before
-  FROM known v
-  JOIN known s ON s.resource_type = v.resource_type AND s.resource_id = v.resource_id AND s.place > v.place
-  WHERE v.states > 0
+    resource_type, resource_id, version, states, patient_id, bucket, is_held,
+    arg_min((known_at, outcome, withdrawn, patient_id, version), (known_at, place)) OVER successors AS first,
+    min(known_at) FILTER (WHERE NOT is_held) OVER predecessors AS seen_before
+  FROM known
+  WINDOW
+    successors AS (
+      PARTITION BY resource_type, resource_id
+      ORDER BY place
+      ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+    ),
+    predecessors AS (
+      PARTITION BY resource_type, resource_id
+      ORDER BY place
+      ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    )
+),
+held_closings AS (
+  SELECT resource_type, resource_id, version, min(closed_at) AS closed_at
+  FROM lake.closings
+  SEMI JOIN ordered_versions USING (resource_type, resource_id)
+  WHERE site = {site} AND reason NOT IN ('revised', 'witnessed')
   GROUP BY ALL
+),
+closings AS (
+  SELECT
+    s.*,
+    unnest(range(2 - s.states, 2))::UTINYINT AS state,
+    first[1] AS closed_at,
+    CASE
+      WHEN first[2] IN ('deleted', 'quarantined') THEN first[2]
+      WHEN first[4] <> s.patient_id THEN 'subject-changed'
+      WHEN first[3] THEN 'entered-in-error'
+      ELSE 'superseded'
+    END AS reason,
+    first[5] AS closed_by
+  FROM succeeded s
+  LEFT JOIN held_closings h USING (resource_type, resource_id, version)
+  WHERE s.states > 0 AND first IS NOT NULL AND (h.closed_at <= first[1]) IS NOT TRUE
+  UNION ALL BY NAME
+  SELECT *, 0 AS state, seen_before AS closed_at, 'witnessed' AS reason, version AS closed_by
+  FROM succeeded
+  WHERE states = 2 AND is_held AND seen_before IS NOT NULL
+  UNION ALL BY NAME
+  SELECT n.resource_type, n.resource_id, n.version, n.patient_id, n.bucket, 0 AS state, c.known_at AS closed_at,
+    'revised' AS reason, n.version AS closed_by
+  FROM new_versions n
+  JOIN version_clocks c USING (row_no)
+  WHERE c.states = 2
 )
 SELECT
   coalesce(bucket, {bucket}) AS bucket,
@@ -128,24 +177,14 @@ SELECT
   resource_type,
   resource_id,
   version,
-  unnest(range(2 - states, 2))::UTINYINT AS state,
-  first.known_at AS closed_at,
-  CASE
-    WHEN first.outcome IN ('deleted', 'quarantined') THEN first.outcome
-    WHEN first.patient_id <> patient_id THEN 'subject-changed'
-    WHEN first.withdrawn THEN 'entered-in-error'
-    ELSE 'superseded'
-  END AS reason,
-  first.version AS closed_by
-FROM succeeded
-WHERE row_no IS NOT NULL OR closed_before IS NULL OR first.known_at < closed_before
-UNION ALL
-SELECT {bucket}, n.patient_id, n.resource_type, n.resource_id, n.version, 0, c.known_at, 'revised', n.version
-FROM new_versions n
-JOIN version_clocks c USING (row_no)
-WHERE c.states = 2"""
+  state,
+  closed_at,
+  reason,
+  closed_by
+FROM closings"""
 
 
 def close_versions(con: duckdb.DuckDBPyConnection, run: LandedRun, buckets: int) -> None:
     """Make `new_closings` from `ordered_versions` and `version_clocks` (row_no, known_at, states)."""
-    con.execute(_CLOSINGS.format(bucket=bucket_sql(literal(run.site), "patient_id", buckets)))
+    site = literal(run.site)
+    con.execute(_CLOSINGS.format(site=site, bucket=bucket_sql(site, "patient_id", buckets)))

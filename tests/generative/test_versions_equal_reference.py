@@ -78,7 +78,7 @@ def _known(version: Version, *, witnessed: bool) -> dt.datetime:
     if witnessed or not version.readable or version.issued is None:
         return updated
     issued = START + dt.timedelta(hours=version.issued)
-    if version.status in ("corrected", "amended", "appended") or updated > issued + DAY:
+    if version.status in ("corrected", "amended", "appended", "entered-in-error") or updated > issued + DAY:
         return max(issued, updated)
     return issued
 

@@ -10,6 +10,7 @@ import pytest
 from landing import at, land, observation, patient, rows, warehouse
 
 from fhir_features.normalize import RunSummary, normalize
+from fhir_features.sources.landing import sha256_of, write_record
 
 RECEIVED = at("2024-03-20 00:00")
 
@@ -108,6 +109,8 @@ def test_a_file_whose_stream_ends_early_gives_what_it_has(tmp_path: Path) -> Non
     run = land(config, [observation(f"o{n}") for n in range(5000)], RECEIVED)
     path = run.folder / run.files[0].name
     path.write_bytes(path.read_bytes()[:-40])
+    file = run.files[0].model_copy(update={"bytes": path.stat().st_size, "sha256": sha256_of(path)})
+    write_record(run.model_copy(update={"files": (file,)}))
     (summary,) = normalize(config)
     assert summary.quarantined == 1
     ((line, rule),) = rows(config, "SELECT line, rule FROM lake.quarantine")
