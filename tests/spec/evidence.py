@@ -462,6 +462,26 @@ SPECS = (
 )
 
 
+CHOICES = """
+## Where the rules leave a choice
+
+- **Nothing says when it was true.** A row without any time of its own counts as true from when it was known
+  (`effective_precision` is `derived`).
+- **The code of a condition.** A snapshot without lastUpdated shows its code from its author time: a condition that
+  counts as present must be present as something. Where lastUpdated is late, the code may be as young, and nothing of
+  the condition is known before.
+- **A withdrawal seen first.** The first sight of a cancelled or entered-in-error resource is known from lastUpdated or
+  receipt, as a correction is: a withdrawal is later than what it withdraws.
+- **Versions that do not say when they began** stand where they were received, among those that do.
+- **An older version that comes late** ends what a snapshot after it only implied. The snapshot's own known_at, already
+  on record, stays.
+- **Which drug was ordered** was known with the order, even where the Medication that it points to was pulled later.
+- **Several sources of one site.** A site has been seen up to the least watermark of its servers; a folder is whole
+  whenever it is read and holds nothing back.
+- **A patient without a birth date** is known from 1900.
+"""
+
+
 def table(text: str) -> list[dict[str, str]]:
     """The lines of a table as dictionaries; `-` is an empty text."""
     lines = [[cell.strip() for cell in line.split("|")] for line in text.strip().splitlines()]
@@ -487,7 +507,7 @@ def markdown() -> str:
     for spec in SPECS:
         parts.append(f"\n## {spec.title}\n\nRule {spec.rule}. {spec.text}\n")
         parts += [f"\n{_markdown(text)}" for text in (spec.arrives, spec.known)]
-    return "".join(parts)
+    return "".join([*parts, CHOICES])
 
 
 def _markdown(text: str) -> str:
