@@ -1,57 +1,14 @@
-"""The shipped ontologies, loaded once, and codings as a dictionary has them.
+"""The shipped ontologies, loaded once.
 
-Being here puts this folder on the path, so that the tests can import `releases`.
+Being here puts this folder on the path, so that the tests can import `dictionaries` and `releases`.
 """
 
-import pyarrow as pa
 import pytest
 
 from fhir_features.ontology import Ontologies, load_ontologies
 from fhir_features.ontology.systems import shipped_folder
 
-CODING = pa.schema(
-    [
-        ("code_id", pa.int64()),
-        ("ordinal", pa.int16()),
-        ("system", pa.string()),
-        ("code", pa.string()),
-        ("version", pa.string()),
-        ("display", pa.string()),
-        ("user_selected", pa.bool_()),
-    ]
-)
-
-URI = {
-    "icd10cm": "http://hl7.org/fhir/sid/icd-10-cm",
-    "icd9cm": "http://hl7.org/fhir/sid/icd-9-cm",
-    "snomed": "http://snomed.info/sct",
-    "rxnorm": "http://www.nlm.nih.gov/research/umls/rxnorm",
-    "loinc": "http://loinc.org",
-    "ndc": "http://hl7.org/fhir/sid/ndc",
-}
-
 
 @pytest.fixture(scope="session")
 def ontologies() -> Ontologies:
     return load_ontologies(shipped_folder())
-
-
-def codings(*rows: tuple[object, ...]) -> pa.Table:
-    """A dictionary from (code_id, system, code[, display[, user_selected]]); a known system may be a short name."""
-    ordinals: dict[object, int] = {}
-    full = []
-    for code_id, system, code, *rest in rows:
-        ordinals[code_id] = ordinals.get(code_id, -1) + 1
-        display, selected = (*rest, None, None)[:2]
-        system = URI.get(str(system), system)
-        full.append(
-            {
-                "code_id": code_id,
-                "ordinal": ordinals[code_id],
-                "system": system,
-                "code": code,
-                "display": display,
-                "user_selected": selected,
-            }
-        )
-    return pa.Table.from_pylist(full, schema=CODING)

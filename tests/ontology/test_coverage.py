@@ -3,7 +3,7 @@
 import json
 
 import pyarrow as pa
-from conftest import URI, codings
+from dictionaries import URI, codings
 
 from fhir_features.ontology import Ontologies
 from fhir_features.ontology.coverage import Coverage, Covered, code_coverage

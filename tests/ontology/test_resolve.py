@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from conftest import URI, codings
+from dictionaries import URI, codings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
