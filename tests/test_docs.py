@@ -11,13 +11,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 
 from fhir_features import errors
 from fhir_features.cli import COMMANDS
-from fhir_features.config import Auth, Features, Source, Warehouse
+from fhir_features.config import Auth, Features, ResourceType, Source, Warehouse
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -89,6 +90,11 @@ def test_the_table_of_the_configuration_has_no_key_that_is_not_there():
     keys = [line.split("|")[2] for line in section("Configuration").splitlines() if line.startswith("|")]
     documented = {name for key in keys for name in re.findall(r"`(\w+)`", key)}
     assert documented == {name for model in (Warehouse, Features, Source, Auth) for name in model.model_fields}
+
+
+def test_every_resource_type_is_in_the_table():
+    (row,) = [line for line in section("Configuration").splitlines() if "`resource_types`" in line]
+    assert set(get_args(ResourceType)) == set(re.findall(r"\b[A-Z][a-z]+(?:[A-Z][a-z]+)?\b", row))
 
 
 def test_every_exit_code_is_in_the_table():
