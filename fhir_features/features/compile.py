@@ -46,25 +46,24 @@ class Plan:
 
 def compile_features(features: tuple[Feature, ...]) -> Plan:
     """The plan that answers these features."""
-    named: dict[Aggregate, str] = {}
-    for feature in features:
-        for value in leaves(feature.value):
-            if isinstance(value, Aggregate):
-                named.setdefault(value, feature.name if value is feature.value else f"{feature.name} {len(named)}")
-    tables = dict.fromkeys(value.rows.table for value in named)
-    parts = [_TablePart(table, {v: name for v, name in named.items() if v.rows.table == table}) for table in tables]
-    ctes = [_questions(named)]
+    read = [value for feature in features for value in leaves(feature.value)]
+    values = list(dict.fromkeys(value for value in read if isinstance(value, Aggregate)))
+    tables = dict.fromkeys(value.rows.table for value in values)
+    parts = [_TablePart(table, [value for value in values if value.rows.table == table]) for table in tables]
+    ctes = [_questions(values)]
     if any(part.needs_open_encounters for part in parts):
         ctes.append(counting.OPEN_ENCOUNTERS)
     for part in parts:
         ctes += part.ctes()
     ctes.append(counting.KNOWN_PATIENTS)
-    columns = ",\n  ".join(f"{_answer(each.value, named)} AS {identifier(each.name)}" for each in features)
-    joins = "".join(f"\nLEFT JOIN {part.table}_features USING (question)" for part in parts)
+    answered = {value: part.answer(value) for part in parts for value in part.values}
+    columns = ",\n  ".join(f"{_answer(each.value, answered)} AS {identifier(each.name)}" for each in features)
+    joins = "".join(part.joins() for part in parts)
     sql = (
         "WITH "
         + ",\n".join(ctes)
-        + f"\nSELECT\n  question,\n  {columns}\nFROM questions q\nLEFT JOIN known_patients p USING (question){joins}"
+        + f"\nSELECT\n  q.question,\n  {columns}\nFROM questions q"
+        + f"\nLEFT JOIN known_patients p ON p.question = q.question{joins}"
     )
     return Plan(
         sql,
@@ -98,9 +97,9 @@ def duration_text(us: int) -> str:
     return f"{us // length}{unit}"
 
 
-def _questions(named: dict[Aggregate, str]) -> str:
+def _questions(values: list[Aggregate]) -> str:
     """The questions of the buckets at hand, with the edges of all windows worked out once a question."""
-    edges = {us for value in named for us in (value.window.start_us, value.window.end_us) if us}
+    edges = {us for value in values for us in (value.window.start_us, value.window.end_us) if us}
     columns = "".join(f",\n    t - to_microseconds({edge}) AS {_edge(edge)}" for edge in sorted(edges))
     return f"""questions AS (
   SELECT
@@ -114,30 +113,30 @@ def _edge(us: int) -> str:
     return f"t_minus_{duration_text(us)}" if us else "t"
 
 
-def _answer(value: Value, named: dict[Aggregate, str]) -> str:
+def _answer(value: Value, answered: dict[Aggregate, str]) -> str:
     """A value as an expression: what its rows gave, or what nothing means for a patient who is known."""
     if isinstance(value, Number):
         return f"CAST({value.number!r} AS DOUBLE)"
     if isinstance(value, PatientFact):
         return counting.PATIENT_FACTS[value.operator]
     if isinstance(value, Expression):
-        arguments = [f"({_answer(argument, named)})" for argument in value.arguments]
+        arguments = [f"({_answer(argument, answered)})" for argument in value.arguments]
         return EXPRESSIONS[value.operator][1].format(*arguments)
-    column = f"{value.rows.table}_features.{identifier(named[value])}"
+    answer = answered[value]
     empty = OPERATORS[value.operator].empty
     if empty is None:
-        return column
-    return f"coalesce(nullif({column}, {empty}), CASE WHEN p.known THEN {empty} END)"
+        return answer
+    return f"coalesce(nullif({answer}, {empty}), CASE WHEN p.known THEN {empty} END)"
 
 
 class _TablePart:
     """The CTEs of one event table: its rows selected once, seen from each question, aggregated once a selection."""
 
-    def __init__(self, table: str, named: dict[Aggregate, str]) -> None:
+    def __init__(self, table: str, values: list[Aggregate]) -> None:
         self.table = table
-        self.named = named
-        self.selections = tuple(dict.fromkeys(value.rows for value in named))
-        self.windows = list(dict.fromkeys(value.window for value in named))
+        self.values = values
+        self.selections = tuple(dict.fromkeys(value.rows for value in values))
+        self.windows = list(dict.fromkeys(value.window for value in values))
         self.widest = _widest(self.windows)
         self.aggregates = self._aggregates()
         read = set(re.findall(r"\w+", " ".join(self.aggregates)))
@@ -148,13 +147,29 @@ class _TablePart:
         self.row_columns = {name: sql for name, sql in counting.ROW_COLUMNS[table].items() if name in read}
 
     def ctes(self) -> list[str]:
-        """What was selected, what of it is visible, the aggregates, and one column a value."""
-        return [self._selected(), self._visible(), self._aggregated(), self._features()]
+        """What was selected, what of it is visible, and the aggregates, a row a question and selection."""
+        return [self._selected(), self._visible(), self._aggregated()]
+
+    def joins(self) -> str:
+        """The aggregates of each selection beside the questions."""
+        # A join a selection: to turn the rows into columns by grouping them costs four times as much.
+        return "".join(
+            f"\nLEFT JOIN aggregated_{self.table} {self.table}_{number}"
+            f" ON {self.table}_{number}.question = q.question AND {self.table}_{number}.selection = {number}"
+            for number in range(len(self.selections))
+        )
+
+    def answer(self, value: Aggregate) -> str:
+        """What a value's operator makes of its aggregates."""
+        operator = OPERATORS[value.operator]
+        columns = [self.aggregates[self._filtered(aggregate, value.window)] for aggregate in operator.aggregates]
+        beside = f"{self.table}_{self.selections.index(value.rows)}"
+        return operator.answer.format(*[f"{beside}.{column}" for column in columns])
 
     def _aggregates(self) -> dict[str, str]:
         """Each distinct aggregate with its window, and the name of its column."""
         wanted: dict[str, str] = {}
-        for value in self.named:
+        for value in self.values:
             for aggregate in OPERATORS[value.operator].aggregates:
                 wanted.setdefault(self._filtered(aggregate, value.window), f"a{len(wanted)}")
         return wanted
@@ -197,29 +212,11 @@ class _TablePart:
 
     def _aggregated(self) -> str:
         columns = "".join(f",\n    {sql} AS {name}" for sql, name in self.aggregates.items())
-        return f"""aggregated_{self.table} AS (
+        return f"""aggregated_{self.table} AS MATERIALIZED (
   SELECT
     question, selection{columns}
   FROM visible_{self.table}
   GROUP BY question, selection
-)"""
-
-    def _features(self) -> str:
-        columns = []
-        for value, name in self.named.items():
-            operator = OPERATORS[value.operator]
-            parts = [self.aggregates[self._filtered(aggregate, value.window)] for aggregate in operator.aggregates]
-            answer = operator.answer.format(*parts)
-            number = self.selections.index(value.rows)
-            columns.append(f"any_value({answer}) FILTER (WHERE selection = {number}) AS {identifier(name)}")
-        listed = ",\n    ".join(columns)
-        return f"""{self.table}_features AS (
-  SELECT
-    question,
-    {listed}
-  FROM aggregated_{self.table}
-  JOIN questions USING (question)
-  GROUP BY question
 )"""
 
 

@@ -53,7 +53,7 @@ def _number(says: str, answer: str, *aggregates: str) -> Operator:
 
 
 def _since(says: str, tables: tuple[str, ...], aggregate: str) -> Operator:
-    return Operator("number", tables, (aggregate,), f"(epoch_us(t) - epoch_us({{0}})) / {DAY}", says, instant=True)
+    return Operator("number", tables, (aggregate,), f"(epoch_us(q.t) - epoch_us({{0}})) / {DAY}", says, instant=True)
 
 
 def _count(says: str, tables: tuple[str, ...], aggregate: str) -> Operator:
