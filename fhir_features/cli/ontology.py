@@ -7,14 +7,14 @@ import datetime as dt
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from fhir_features.errors import UsageError
-from fhir_features.ontology import Concept, ConceptSet, Impact, load_ontologies
+from fhir_features.ontology import Concept, ConceptSet, Impact, Ontologies, load_ontologies
 from fhir_features.ontology.importers import KINDS
 from fhir_features.ontology.systems import HOME_VARIABLE
 
@@ -127,23 +127,50 @@ def diff(old: str, new: str, as_json: bool) -> None:
 @command.command("impact")
 @click.argument("old")
 @click.argument("new")
-@click.option("--json", "as_json", is_flag=True, help="Print a list of {view, feature, gained, lost, retired}.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print a list of {view, feature, gained, lost, retired, rows, patients}."
+)
 @click.pass_obj
 def show_impact(config_path: str, old: str, new: str, as_json: bool) -> None:
     """Say what a new release does to each feature: codes gained and lost, and successors that it would miss.
 
-    Ends with code 1 if anything changes.
+    `rows` and `patients` of the warehouse have one of the codes that are gained, lost or retired. Ends with code 1 if
+    anything changes.
     """
+    known = load_ontologies()
     defined = list(_concept_sets(config_path))
-    found = load_ontologies().impacts([concepts for _, _, concepts in defined], old, new)
-    impacts = [(view, feature, change) for (view, feature, _), change in zip(defined, found, strict=True)]
+    found = known.impacts([concepts for _, _, concepts in defined], old, new)
+    affected = _affected(config_path, known, found)
     if as_json:
-        print(json.dumps([_impact_row(*row) for row in impacts], indent=2))
+        rows = zip(defined, found, affected, strict=True)
+        print(json.dumps([_impact_row(view, name, change, data) for (view, name, _), change, data in rows], indent=2))
     else:
-        for view, feature, change in impacts:
-            _print_impact(f"{view}.{feature}", change)
+        for (view, name, _), change, data in zip(defined, found, affected, strict=True):
+            _print_impact(f"{view}.{name}", change, data)
     if any(change.changes_something for change in found):
         sys.exit(1)
+
+
+@command.command("unmapped")
+@click.option("--json", "as_json", is_flag=True, help="Print {covered: [...], unmapped: [...]}.")
+@click.option("--html", "as_html", is_flag=True, help="Print an HTML page that needs nothing else.")
+@click.pass_obj
+def unmapped(config_path: str, as_json: bool, as_html: bool) -> None:
+    """Report how much of the warehouse is understood, by system, site and resource type, and which codes are not.
+
+    The codes are ranked by the rows that have them.
+    """
+    from fhir_features.config import load_config
+    from fhir_features.lake import code_counts, reading
+    from fhir_features.ontology.coverage import code_coverage
+
+    known = load_ontologies()
+    with reading(load_config(config_path).warehouse.path / "lake") as con:
+        codings = con.execute(
+            "SELECT * EXCLUDE (store_seq) FROM lake.codings ORDER BY code_id, ordinal"
+        ).to_arrow_table()
+        report = code_coverage(codings, known.resolve_dictionary(codings), code_counts(con))
+    print(report.json() if as_json else report.html() if as_html else report.text(), end="")
 
 
 @command.command("search")
@@ -220,7 +247,27 @@ def _concept_sets(config_path: str) -> Iterator[tuple[str, str, ConceptSet]]:
                 yield view.name, feature.name, concepts
 
 
-def _impact_row(view: str, feature: str, found: Impact) -> dict[str, object]:
+def _affected(config_path: str, known: Ontologies, impacts: Sequence[Impact]) -> list[tuple[int, int]]:
+    """The rows and patients that each impact concerns, under the lock that the warehouse was resolved under."""
+    from fhir_features.config import load_config
+    from fhir_features.lake import reading, rows_and_patients
+
+    lake = load_config(config_path).warehouse.path / "lake"
+    if not lake.exists():
+        print("the warehouse is empty: nothing is said of rows and patients", file=sys.stderr)
+        return [(0, 0)] * len(impacts)
+    with reading(lake) as con:
+        return [
+            rows_and_patients(
+                con,
+                known.lock_id,
+                [(c.system, c.code) for c in (*each.gained, *each.lost, *(gone.concept for gone in each.retired))],
+            )
+            for each in impacts
+        ]
+
+
+def _impact_row(view: str, feature: str, found: Impact, data: tuple[int, int]) -> dict[str, object]:
     return {
         "view": view,
         "feature": feature,
@@ -230,11 +277,14 @@ def _impact_row(view: str, feature: str, found: Impact) -> dict[str, object]:
             {"concept": str(retired.concept), "missed": [str(concept) for concept in retired.missed]}
             for retired in found.retired
         ],
+        "rows": data[0],
+        "patients": data[1],
     }
 
 
-def _print_impact(feature: str, found: Impact) -> None:
-    print(f"{feature:<40} {len(found.gained):>5} gained {len(found.lost):>5} lost {len(found.retired):>5} retired")
+def _print_impact(feature: str, found: Impact, data: tuple[int, int]) -> None:
+    codes = f"{len(found.gained):>5} gained {len(found.lost):>5} lost {len(found.retired):>5} retired"
+    print(f"{feature:<40} {codes} {data[0]:>9,} rows {data[1]:>7,} patients")
     for sign, concepts in (("+", found.gained), ("-", found.lost)):
         for concept in concepts:
             print(f"  {sign} {concept}")

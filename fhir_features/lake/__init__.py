@@ -3,12 +3,14 @@
 from fhir_features.lake.attach import bucket_count, bucket_sql, commit, connect, identifier, literal, reading, writing
 from fhir_features.lake.scan import create_views, newest_store_seq
 from fhir_features.lake.schema import EVENT_TABLES, Table
+from fhir_features.lake.usage import code_counts, rows_and_patients
 
 __all__ = [
     "EVENT_TABLES",
     "Table",
     "bucket_count",
     "bucket_sql",
+    "code_counts",
     "commit",
     "connect",
     "create_views",
@@ -16,5 +18,6 @@ __all__ = [
     "literal",
     "newest_store_seq",
     "reading",
+    "rows_and_patients",
     "writing",
 ]

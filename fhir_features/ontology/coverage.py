@@ -67,7 +67,8 @@ def code_coverage(codings: pa.Table, resolution: pa.Table, counts: pa.Table) -> 
     """The coverage of data by its resolution.
 
     `codings` and `resolution` are as `resolve_dictionary` takes and gives them; `counts` has code_id, site,
-    resource_type and rows. A concept with several codings counts under the first of them.
+    resource_type and rows; its code_id is null where a source wrote only text. A concept with several codings counts
+    under the first of them.
     """
     import duckdb
 
@@ -115,11 +116,11 @@ SELECT
   counts.site,
   counts.resource_type,
   counts.rows,
-  outcomes.is_unmapped,
-  outcomes.why
+  coalesce(outcomes.is_unmapped, true) AS is_unmapped,
+  coalesce(outcomes.why, 'text_only') AS why
 FROM counts
-JOIN first_codings USING (code_id)
-JOIN outcomes USING (code_id)
+LEFT JOIN first_codings USING (code_id)
+LEFT JOIN outcomes USING (code_id)
 LEFT JOIN system_names ON system_names.written = coding.system
 """
 
