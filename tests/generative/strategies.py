@@ -117,7 +117,8 @@ def _versions(draw: st.Draw, rows: LakeRows, make: Any, own: dict[str, Any], par
             "patient_id": who[1],
             "effective_at": effective_at,
             "known_at": known_at,
-            "version": str(version),
+            # Two patients never share a version of a resource, even where they share its id.
+            "version": f"{len(rows.tables['closings'])}-{version}-{who[1]}",
             "state": draw(st.sampled_from([1, 1, 0])),
             "known_at_source": draw(st.sampled_from(SOURCES)),
         }
