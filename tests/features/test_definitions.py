@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from fhir_features import FeatureView, concept_set, condition, encounter, medication, observation, patient
+from fhir_features import (
+    FeatureView,
+    between,
+    coalesce,
+    concept_set,
+    condition,
+    encounter,
+    medication,
+    observation,
+    patient,
+)
 from fhir_features.errors import DefinitionError
 from fhir_features.features import load_views
 from fhir_features.features.compile import compile_features
@@ -36,6 +46,11 @@ HBA1C = observation("loinc:4548-4", unit="%")
         (lambda: observation(["loinc:4548-4"]), "observation() takes a code such as"),
         (lambda: HBA1C.last(within="365"), "within: '365' is not a duration"),
         (lambda: medication("rxnorm:6809").active(assume="1y"), "assume: '1y' is not a duration"),
+        (lambda: HBA1C.last(within=between("1d", "7d")), "between('1d', '7d') is empty"),
+        (lambda: HBA1C.last(within=between("7d", "1")), "between: '1' is not a duration"),
+        (lambda: observation("loinc:4548-4").where(low=4), "a range of values needs a unit"),
+        (lambda: HBA1C.last() / patient.sex(), "a ratio is of numbers"),
+        (lambda: coalesce(HBA1C.exists(), 1), "a coalesce is of numbers"),
         (lambda: encounter("hospital"), "'hospital' is not an encounter class"),
         (lambda: condition(concept_set("icd10cm:E11"), descendants=True), "takes no descendants="),
         (lambda: view(HBA1C.last()), "feature 1 of the view has no name"),
