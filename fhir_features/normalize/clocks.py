@@ -1,8 +1,8 @@
 """When did each new version become known, and in how many states (TIME rules 6 to 14, and the table of section C)?
 
-In go the staging and `ordered_versions`; out come `clocks` (row_no, state, known_at, known_at_source), one row a state,
-and `version_clocks` (row_no, known_at, states), one row a version. A witnessed version has one state. A snapshot whose
-elements are revised in place has two: 0 is how it stood from its author time, 1 is as it was received.
+In go the staging, `new_versions` and their context; out come `clocks` (row_no, state, known_at, known_at_source), one
+row a state, and `version_clocks` (row_no, known_at, states), one row a version. A witnessed version has one state. A
+snapshot whose elements are revised in place has two: 0 is how it stood from its author time, 1 is as it was received.
 """
 
 from __future__ import annotations
@@ -123,46 +123,6 @@ CLOCKS: dict[str, Clock] = {
     ),
 }
 
-# By what the latest version of another resource is chosen, from a row `v` of versions.
-LATEST = "(coalesce(v.last_updated, v.received_at), v.received_at, v.run_id, v.row_no)"
-
-# The end of an encounter, as the latest version of it that is held or has come in this run has it. A date is over at
-# its last instant.
-_ENCOUNTER_ENDS = """
-CREATE TEMP TABLE encounter_ends AS
-WITH ends AS (
-  SELECT v.resource_id, s.end_last AS ended_at, {latest} AS latest
-  FROM staged_encounters s
-  JOIN new_versions v USING (row_no)
-  UNION ALL
-  SELECT h.resource_id, h.end_latest_at, {latest}
-  FROM lake.encounters h
-  JOIN lake.versions v USING (site, resource_id, version)
-  SEMI JOIN staged_conditions c ON c.encounter_id = h.resource_id
-  WHERE h.site = {site} AND h.state = 1 AND v.resource_type = 'Encounter'
-)
-SELECT resource_id, arg_max_null(ended_at, latest) AS ended_at
-FROM ends
-GROUP BY resource_id"""
-
-# When a result was first reported, by the reports that are held or have come in this run.
-_REPORT_ISSUES = """
-CREATE TEMP TABLE report_issues AS
-WITH issues AS (
-  SELECT s.observation_id, s.issued_last AS issued_at
-  FROM staged_reported_results s
-  JOIN new_versions v USING (row_no)
-  WHERE v.outcome = 'normalized' AND NOT v.withdrawn
-  UNION ALL
-  SELECT observation_id, issued_at
-  FROM lake.reported_results
-  WHERE site = {site}
-)
-SELECT observation_id, min(issued_at) AS issued_at
-FROM issues
-SEMI JOIN new_versions v ON v.resource_type = 'Observation' AND v.resource_id = issues.observation_id
-GROUP BY observation_id"""
-
 # server_at: lastUpdated where it is the server's own clock.
 _SNAPSHOTS = """
 CREATE OR REPLACE TEMP VIEW new_clocks AS
@@ -259,8 +219,6 @@ def read_clocks(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source) 
     migrated = literal(source.migrated_before.isoformat()) if source.migrated_before else "NULL"
     trusted = "true" if source.trust_last_updated else "false"
     con.execute(_SNAPSHOTS.format(trusted=trusted, migrated_before=f"{migrated}::TIMESTAMPTZ"))
-    con.execute(_ENCOUNTER_ENDS.format(site=literal(run.site), latest=LATEST))
-    con.execute(_REPORT_ISSUES.format(site=literal(run.site)))
     con.execute(
         "CREATE TEMP TABLE clocks (row_no BIGINT, state UTINYINT, known_at TIMESTAMPTZ, known_at_source VARCHAR)"
     )

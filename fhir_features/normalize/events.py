@@ -9,7 +9,6 @@ from __future__ import annotations
 import duckdb
 
 from fhir_features.lake import EVENT_TABLES, bucket_sql, identifier, literal
-from fhir_features.normalize.clocks import LATEST
 from fhir_features.normalize.staging import staged
 from fhir_features.sources import LandedRun
 
@@ -152,39 +151,3 @@ JOIN new_versions v USING (row_no)
 JOIN clocks c USING (row_no)
 {joins}
 ORDER BY {", ".join(identifier(name) for name in table.sort)}"""
-
-
-def create_event_context(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
-    """`birth_dates` and `encounter_starts`: what conditions take from the latest version of patient and encounter."""
-    con.execute(f"""
-CREATE TEMP TABLE birth_dates AS
-WITH births AS (
-  SELECT v.patient_id, s.birth_date, {LATEST} AS latest
-  FROM staged_patients s
-  JOIN new_versions v USING (row_no)
-  UNION ALL
-  SELECT h.patient_id, h.birth_date, {LATEST}
-  FROM lake.patients h
-  JOIN lake.versions v USING (site, resource_id, version)
-  WHERE h.site = {literal(run.site)} AND v.resource_type = 'Patient'
-)
-SELECT patient_id, arg_max(birth_date, latest) AS birth_date
-FROM births
-SEMI JOIN (SELECT v.patient_id FROM staged_conditions JOIN new_versions v USING (row_no)) USING (patient_id)
-GROUP BY patient_id""")
-    con.execute(f"""
-CREATE TEMP TABLE encounter_starts AS
-WITH starts AS (
-  SELECT v.resource_id, s.start_first AS start_at, {LATEST} AS latest
-  FROM staged_encounters s
-  JOIN new_versions v USING (row_no)
-  UNION ALL
-  SELECT h.resource_id, h.start_at, {LATEST}
-  FROM lake.encounters h
-  JOIN lake.versions v USING (site, resource_id, version)
-  WHERE h.site = {literal(run.site)} AND v.resource_type = 'Encounter'
-)
-SELECT resource_id, arg_max(start_at, latest) AS start_at
-FROM starts
-SEMI JOIN staged_conditions c ON c.encounter_id = starts.resource_id
-GROUP BY resource_id""")

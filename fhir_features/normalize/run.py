@@ -6,7 +6,7 @@ and watermarks, and a summary a run whose counts balance: received = normalized 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,10 @@ from fhir_features.errors import ConfigError, LakeError
 from fhir_features.lake import bucket_count, commit, literal, writing
 from fhir_features.normalize.clocks import read_clocks
 from fhir_features.normalize.codes import Dictionary
+from fhir_features.normalize.context import create_context
 from fhir_features.normalize.decode import Decoder
 from fhir_features.normalize.dictionaries import insert_dictionary, insert_resolution, unresolved
-from fhir_features.normalize.events import create_event_context, insert_events
+from fhir_features.normalize.events import insert_events
 from fhir_features.normalize.staging import Staging
 from fhir_features.normalize.versions import close_versions, order_versions
 from fhir_features.ontology import Ontologies, load_ontologies
@@ -105,10 +106,10 @@ def _normalize_run(
         _stage_file(staging, decoder, run.folder, file_no, file, run.source, progress)
     staging.finish()
     order_versions(con, run)
+    create_context(con, run)
     read_clocks(con, run, source)
     buckets = bucket_count(con)
     close_versions(con, run, buckets)
-    create_event_context(con, run)
     with commit(con, f"normalize {run.source} {run.run_id}") as store_seq:
         insert_events(con, run, store_seq, source.timezone, buckets)
         insert_dictionary(con, dictionary, store_seq)
@@ -127,7 +128,7 @@ def _stage_file(
     source: str,
     progress: Progress,
 ) -> None:
-    decode: Callable = decoder.entry if file.format == "bundle" else decoder.line  # type: ignore[type-arg]
+    decode = decoder.entry if file.format == "bundle" else decoder.line
     try:
         for number, received_at, line in read_lines(folder, file):
             for row_no, outcome in decode(line):
