@@ -1,7 +1,7 @@
 """Every error that a user can meet, and the exit code that the command line gives for it.
 
 An error names the thing (source, resource, file and line, feature) and says what to do next. It never carries
-patient data: no value, no name, no resource body. Exit codes are never reused; a retired one stays in the list as a comment.
+patient data: no value, no name, no resource body. Exit codes are never reused; a retired one stays here as a comment.
 
     0  done
     1  findings (quarantine above a threshold, a check that failed)
@@ -88,7 +88,7 @@ class OntologyError(FhirFeaturesError):
 
 
 class FeatureTableError(FhirFeaturesError):
-    """A feature table cannot be built or read as asked: no watermark yet, another definition, a cadence that is refused."""
+    """A feature table cannot be built or read as asked: no watermark yet, or a cadence that is refused."""
 
     exit_code = 40
 

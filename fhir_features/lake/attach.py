@@ -26,7 +26,6 @@ def connect() -> duckdb.DuckDBPyConnection:
     """A DuckDB connection in UTC, with the extensions of the lake loaded and nothing attached."""
     con = duckdb.connect(config={"autoinstall_known_extensions": False})
     con.execute("SET TimeZone = 'UTC'")
-    con.execute("SET enable_progress_bar = false")
     for package in _EXTENSIONS:
         con.execute(f"LOAD {literal(str(_extension_file(package)))}")
     return con
