@@ -7,8 +7,6 @@ import json
 
 import click
 
-from fhir_features.store import FeatureStore
-
 
 @click.command()
 @click.argument("views", nargs=-1, metavar="[VIEW]...")
@@ -20,6 +18,7 @@ def command(config_path: str, views: tuple[str, ...], as_json: bool) -> None:
     With --json: a list of {view, version, file (null: nothing was new), rows, watermarks by site}.
     """
     from fhir_features.sources import on_terminal
+    from fhir_features.store import FeatureStore
 
     store = FeatureStore(config_path)
     names = views or tuple(store.views)

@@ -7,7 +7,6 @@ import json
 import click
 
 from fhir_features.errors import UsageError
-from fhir_features.store import FeatureStore
 from fhir_features.times import instant
 
 
@@ -29,6 +28,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Show which resource versions count for VIEW:FEATURE of a patient at an instant, and why others do not."""
+    from fhir_features.store import FeatureStore
+
     try:
         t = instant(at)
         cutoff = instant(known_as_of) if known_as_of else None

@@ -6,8 +6,6 @@ import json
 
 import click
 
-from fhir_features.store import FeatureStore
-
 
 @click.group()
 def command() -> None:
@@ -19,6 +17,8 @@ def command() -> None:
 @click.pass_obj
 def list_views(config_path: str, as_json: bool) -> None:
     """List the feature views with their versions."""
+    from fhir_features.store import FeatureStore
+
     views = FeatureStore(config_path).views.values()
     if as_json:
         rows = [
@@ -42,5 +42,7 @@ def list_views(config_path: str, as_json: bool) -> None:
 @click.pass_obj
 def show_view(config_path: str, view: str, sql: bool) -> None:
     """Show the definition of a feature view as JSON, or its SQL."""
+    from fhir_features.store import FeatureStore
+
     store = FeatureStore(config_path)
     print(store.sql(view) if sql else json.dumps(store.view(view).definition(), indent=2))

@@ -11,7 +11,6 @@ from pathlib import Path
 import click
 
 from fhir_features.errors import UsageError
-from fhir_features.store import FeatureStore
 from fhir_features.times import instant
 
 
@@ -26,6 +25,8 @@ def command(config_path: str, entities: Path, names: tuple[str, ...], output: Pa
 
     The summary is printed as JSON: {rows, unknown_patients, incomplete, excluded_values, known_at_source}.
     """
+    from fhir_features.store import FeatureStore
+
     if output.suffix not in (".parquet", ".csv"):
         raise UsageError(f"{output} is neither .parquet nor .csv: name the output otherwise")
     answered = FeatureStore(config_path).get_historical_features(

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 
 import click
 
-from fhir_features.store import FeatureStore
-
 
 @click.command()
 @click.argument("views", nargs=-1, metavar="[VIEW]...")
@@ -23,6 +21,7 @@ def command(config_path: str, views: Sequence[str], as_json: bool) -> None:
     both are null when there was nothing new.
     """
     from fhir_features.feast import materialize
+    from fhir_features.store import FeatureStore
 
     loaded = materialize(FeatureStore(config_path), views)
     if as_json:

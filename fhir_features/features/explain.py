@@ -64,10 +64,11 @@ def explain(
         create_members(con, known, alone)
         next(answers(con, known, alone))
         parts.append(con.execute(_verdicts(value)).to_arrow_table())
-    return Explanation(answer, pa.concat_tables(parts) if parts else _NO_ROWS)
+    if not parts:
+        parts = [pa.table({name: pa.array([], pa.string()) for name in ("resource_type", "verdict")})]
+    return Explanation(answer, pa.concat_tables(parts))
 
 
-_NO_ROWS = pa.table({"resource_type": pa.array([], pa.string()), "verdict": pa.array([], pa.string())})
 
 
 def _verdicts(value: Aggregate) -> str:
