@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import ValidationError, field_validator, model_validator
@@ -71,9 +72,12 @@ class FeatureView(Node):
             seen.add(feature.name)
         return self
 
-    @property
+    @cached_property
     def version(self) -> str:
-        """The hash (64 hexadecimal digits) of everything that can change an answer, under the lock in use."""
+        """The hash (64 hexadecimal digits) of everything that can change an answer, under the lock in use.
+
+        Of the ontologies it covers what the view's concept sets reach (members, maps, rules), and nothing else.
+        """
         return hashlib.sha256(canonical_json(self._reach()).encode()).hexdigest()
 
     def feature(self, name: str) -> Feature:
@@ -91,7 +95,7 @@ class FeatureView(Node):
         return {
             "semantics": SEMANTICS_VERSION,
             "definition": self.definition(),
-            "concepts": [[f"{c.system}:{c.code}" for c in ontologies().expand(each)] for each in concepts],
+            "ontologies": [ontologies().digest(each) for each in concepts],
         }
 
 
