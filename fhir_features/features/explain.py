@@ -69,8 +69,6 @@ def explain(
     return Explanation(answer, pa.concat_tables(parts))
 
 
-
-
 def _verdicts(value: Aggregate) -> str:
     """The statement that judges each row of the patient, in the order in which a person would."""
     table = value.rows.table
