@@ -302,7 +302,9 @@ def test_a_link_that_has_expired_starts_the_type_again(server, searching, status
     [
         *(Reply(status=status) for status in (408, 429, 500, 502, 503, 504)),
         Reply(status=429, headers={"Retry-After": "0"}),
-        Reply(status=503, headers={"Retry-After": format_datetime(dt.datetime.now(dt.UTC), usegmt=True)}),
+        Reply(
+            status=503, headers={"Retry-After": format_datetime(dt.datetime(2020, 1, 1, tzinfo=dt.UTC), usegmt=True)}
+        ),
         Reply(status=503, headers={"Retry-After": "soon"}),
         Reply(body=b'{"resourceType":"Bundle","entry":[', length=5000),
     ],
