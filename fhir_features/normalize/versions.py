@@ -90,6 +90,7 @@ named AS (
 SELECT
   n.* EXCLUDE (anonymous_so_far, repeats),
   row_number() OVER beginnings AS place,
+  count(*) OVER (PARTITION BY resource_type, resource_id) AS versions,
   lag(version) OVER beginnings IS NOT NULL OR (n.last_updated > p.since) IS TRUE AS witnessed
 FROM named n
 LEFT JOIN pulled_types p USING (resource_type)
@@ -118,7 +119,8 @@ CREATE TEMP TABLE new_closings AS
 WITH known AS (
   SELECT o.* REPLACE (coalesce(v.known_at, o.known_at) AS known_at, coalesce(v.states, o.states) AS states)
   FROM ordered_versions o
-  LEFT JOIN version_clocks v ON NOT o.is_held AND v.row_no = o.row_no
+  LEFT JOIN version_clocks v ON v.row_no = CASE WHEN NOT o.is_held THEN o.row_no END
+  WHERE o.versions > 1
 ),
 succeeded AS (
   SELECT
