@@ -4,12 +4,13 @@
 `concept_set` alone, which needs no lock.
 """
 
+from fhir_features.ontology.artifacts import Lock
 from fhir_features.ontology.concept_sets import ConceptSet, concept_set
 from fhir_features.ontology.coverage import Coverage, code_coverage
 from fhir_features.ontology.diff import Change
 from fhir_features.ontology.impact import Impact
 from fhir_features.ontology.importers.fhir import value_set
-from fhir_features.ontology.ontologies import Ontologies, load_ontologies
+from fhir_features.ontology.ontologies import Ontologies, load_ontologies, ontologies_under
 from fhir_features.ontology.systems import Concept, parse_concept
 from fhir_features.ontology.units import Conversion, Units
 
@@ -20,11 +21,13 @@ __all__ = [
     "Conversion",
     "Coverage",
     "Impact",
+    "Lock",
     "Ontologies",
     "Units",
     "code_coverage",
     "concept_set",
     "load_ontologies",
+    "ontologies_under",
     "parse_concept",
     "value_set",
 ]

@@ -176,6 +176,27 @@ def read_lock(folder: Path) -> Lock:
     return lock
 
 
+def check_usable(lock: Lock, home: Path) -> None:
+    """Refuse a lock of which something is gone. Raises OntologyError that names each artifact with its hash."""
+    if (lock.rules, lock.facts_sha256) != (RULES_VERSION, facts_hash(home)):
+        raise OntologyError(
+            f"lock {lock.id[:12]} needs resolver rules {lock.rules} and facts on systems and units with the hash "
+            f"{lock.facts_sha256[:12]}, this version has rules {RULES_VERSION} and {facts_hash(home)[:12]}: install "
+            "the version of fhir-features that it was written with"
+        )
+    gone = [artifact for artifact in lock.artifacts if not _is_there(artifact, home)]
+    if gone:
+        names = ", ".join(f"{artifact.id} with the hash {artifact.content_sha256}" for artifact in gone)
+        raise OntologyError(f"lock {lock.id[:12]} needs {names}, which is gone or replaced: import it again")
+
+
+def _is_there(artifact: LockedArtifact, home: Path) -> bool:
+    try:
+        return read_manifest(locked_folder(home, artifact)).content_sha256 == artifact.content_sha256
+    except OntologyError:
+        return False
+
+
 def facts_hash(home: Path) -> str:
     """The hash of the files that say what systems and units are: the shipped ones and the site's own systems."""
     shipped = shipped_folder()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fhir_features.ontology import expand
-from fhir_features.ontology.artifacts import Manifest, read_lock, verify_artifact
+from fhir_features.ontology.artifacts import Lock, Manifest, check_usable, read_lock, verify_artifact
 from fhir_features.ontology.catalog import Catalog
 from fhir_features.ontology.concept_sets import ConceptSet
 from fhir_features.ontology.diff import Change, release_changes
@@ -38,6 +38,16 @@ def load_ontologies(path: Path | None = None) -> Ontologies:
     return Ontologies(Catalog(home, read_lock(home)))
 
 
+def ontologies_under(lock: Lock) -> Ontologies:
+    """The ontologies under a lock that was in use before, its artifacts found where those of the lock in use are.
+
+    Raises OntologyError that names what of it is gone: each artifact with its hash, or the rules and facts it needs.
+    """
+    home = ontologies_home()
+    check_usable(lock, home)
+    return Ontologies(Catalog(home, lock))
+
+
 class Ontologies:
     """The code systems, maps and units under one lock."""
 
@@ -47,9 +57,14 @@ class Ontologies:
         self._expanded: dict[ConceptSet, tuple[Concept, ...]] = {}
 
     @property
+    def lock(self) -> Lock:
+        """The exact artifacts in use, and the rules and facts that they are read with."""
+        return self._catalog.lock
+
+    @property
     def lock_id(self) -> str:
         """The hash of the lock: it changes when any release, map or resolver rule does."""
-        return self._catalog.lock.id
+        return self.lock.id
 
     @property
     def manifests(self) -> tuple[Manifest, ...]:
@@ -108,11 +123,16 @@ class Ontologies:
     def digest(self, concepts: ConceptSet) -> str:
         """A hash of all in the lock that a feature over this set rests on, and of nothing else."""
         members = [str(concept) for concept in self.expand(concepts)]
-        sources = [str(concept) for concept in self.reach(concepts)]
-        reached = sorted({concept.system for concept in self.reach(concepts)})
-        known = [systems()[name].facts for name in reached]
+        reached = self.reach(concepts)
+        sources = [str(concept) for concept in reached]
+        known = [systems()[name].facts for name in sorted({concept.system for concept in reached})]
         lines = [f"rules {self._catalog.lock.rules}", *known, "", *members, "", *sources]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def units_digest(self, concepts: ConceptSet) -> str:
+        """A hash of the facts on units that decide how numbers of this set are converted, and of nothing else."""
+        loincs = sorted({concept.code for concept in self.expand(concepts) if concept.system == "loinc"})
+        return hashlib.sha256("\n".join(self.units.facts(loincs)).encode()).hexdigest()
 
     def impacts(self, sets: Sequence[ConceptSet], old: str, new: str) -> list[Impact]:
         """What going from one release to another does to each concept set (`fhir_features.ontology.impact`)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -50,6 +51,12 @@ class Units:
             if found and (found in self._known or self._parse(found)):
                 return found
         return None
+
+    def facts(self, loincs: Sequence[str]) -> list[str]:
+        """All that the data says of how to convert numbers of these LOINC codes, as lines of text."""
+        masses = [f"{loinc} {self._molar_masses[loinc]!r} g/mol" for loinc in loincs if loinc in self._molar_masses]
+        equations = [f"{key} {self._equations[key]}" for key in sorted(self._equations) if key[0] in loincs]
+        return [*(f"{written} is {ucum}" for written, ucum in sorted(self._spellings.items())), *masses, *equations]
 
     def check(self, unit: str) -> None:
         """Refuse a unit of a definition that is not UCUM. Raises DefinitionError that says what to write instead."""

@@ -11,10 +11,10 @@ from click.testing import CliRunner, Result
 
 from fhir_features.cli.ontology import command
 from fhir_features.errors import OntologyError, UsageError
-from fhir_features.ontology import Change, Ontologies, concept_set, load_ontologies
+from fhir_features.ontology import Change, Ontologies, concept_set, load_ontologies, ontologies_under
 from fhir_features.ontology.artifacts import LOCK_FILE, found_manifests, make_lock, read_lock
 from fhir_features.ontology.diff import GAINED, LOST, changes_text
-from fhir_features.ontology.systems import Concept, shipped_folder
+from fhir_features.ontology.systems import HOME_VARIABLE, Concept, shipped_folder
 
 
 def test_the_lock_names_all_that_is_shipped() -> None:
@@ -216,3 +216,25 @@ def test_every_command_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs/ontologies.md").read_text(encoding="utf-8")
     assert isinstance(command, click.Group)
     assert [name for name in command.commands if f"`ontology {name}" not in page] == []
+
+
+def test_an_earlier_lock_is_still_of_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = own_home(tmp_path)
+    monkeypatch.setenv(HOME_VARIABLE, str(home))
+    before = load_ontologies().lock
+    (home / LOCK_FILE).write_text(make_lock(shipped_folder()).text(), encoding="utf-8")
+    assert load_ontologies().lock != before
+    assert ontologies_under(before).lock_id == before.id
+    assert "cvx@copy" in {manifest.id for manifest in ontologies_under(before).manifests}
+
+
+def test_what_of_an_earlier_lock_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = own_home(tmp_path)
+    monkeypatch.setenv(HOME_VARIABLE, str(home))
+    before = load_ontologies().lock
+    (external,) = [artifact for artifact in before.artifacts if artifact.location == "external"]
+    shutil.rmtree(home / external.folder)
+    with pytest.raises(OntologyError, match=f"needs cvx@copy with the hash {external.content_sha256}, which is gone"):
+        ontologies_under(before)
+    with pytest.raises(OntologyError, match="needs resolver rules"):
+        ontologies_under(before.model_copy(update={"facts_sha256": "0" * 64}))
