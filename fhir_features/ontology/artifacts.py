@@ -28,7 +28,7 @@ LOCK_FILE = "ontologies.lock"
 MANIFEST_FILE = "manifest.json"
 
 # The version of the rules in code (`resolve`, `expand`), part of the lock because it changes answers as data does.
-RULES_VERSION = 1
+RULES_VERSION = 2
 
 # What a version may be written with: it is part of folder names.
 VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -36,7 +36,8 @@ VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 TableName = Literal["concept", "designation", "edge", "history", "map"]
 
 # concept      a code in one state. kind: RxNorm term type, LOINC class; selectable: ICD billable; unit: LOINC's example
-#              UCUM unit; validity is that of the release unless the row says its own
+#              UCUM unit; the state holds as long as the release does, or in [valid_from, valid_to), with a row for each
+#              state that the code was in
 # designation  another name of a code
 # edge         child is below parent: is_a, or for drugs has_ingredient, consists_of, tradename_of, contains
 # history      what a retired code became: replaced_by, same_as, merged (one-to-one and safe), possibly_equivalent,

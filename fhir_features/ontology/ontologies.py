@@ -159,9 +159,9 @@ class Ontologies:
 
     def candidates(self, concept: Concept) -> list[tuple[str, Concept]]:
         """What a retired concept may have become: kind of association and successor, sorted."""
-        from fhir_features.ontology.facts import Facts
+        from fhir_features.ontology.facts import successors
 
-        return sorted({(kind, successor) for kind, successor, _ in Facts(self._catalog, [concept])[concept].history})
+        return sorted({(kind, successor) for _, kind, successor, _ in successors(self._catalog, [concept])})
 
     def verify(self) -> Iterator[Manifest]:
         """Recompute every hash in the lock, artifact by artifact. Raises OntologyError at the first that differs."""

@@ -7,7 +7,8 @@ Statuses: `valid`, `header` (not billable), `retired`, `not_yet_valid` on the da
 system of which the lock has a fragment); `followed` (a retired code's safe successor); `mapped` (a map's target);
 `candidate` (one of several targets of which only some are right: never take it as a fact); `unmapped`; `text_only`.
 
-Flags: `outside_releases` (judged by the nearest release), `display_mismatch` (the name is that of something else),
+Flags: `outside_releases` (judged by the nearest release), `version_not_in_lock` (the coding names a version of its
+system that the lock lacks, and is judged as if it named none), `display_mismatch` (the name is that of something else),
 `discordant` (codings of one concept that contradict), `rule_unevaluated` (a map rule asks for more than the code),
 `narrower` or `inexact` (the target says more than the source, or other than it), `no_map` (maps know that there is no
 target), `partly_unmapped` (another coding of the concept could not be read), and for `unmapped`: `no_code`,
@@ -25,8 +26,9 @@ from typing import TYPE_CHECKING
 
 from fhir_features.ontology.catalog import Catalog
 from fhir_features.ontology.displays import same_meaning
-from fhir_features.ontology.facts import MAX_HOPS, Fact, Facts, MapRow, Span
-from fhir_features.ontology.systems import Concept, System, code_forms, identify_system, systems
+from fhir_features.ontology.facts import MAX_HOPS, Fact, Facts, MapRow
+from fhir_features.ontology.systems import Concept, System, code_forms, identify_system, stated_version, systems
+from fhir_features.ontology.validity import Span
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -171,8 +173,9 @@ def _coding_rows(facts: Facts, coding: Coding, concept: Concept) -> list[_Row]:
         direct = [_Row(coding, concept, _ALWAYS, "unverified", "direct", coding.display, flags)]
         return direct + _map_rows(facts, coding, concept, _ALWAYS, flags)
     rows = []
-    for span in fact.spans:
-        here = flags | {"outside_releases"} if span.outside else flags
+    spans, versioned = facts.spans(concept, stated_version(coding.system, coding.version))
+    for span in spans:
+        here = flags | versioned | {"outside_releases"} if span.outside else flags | versioned
         rows.append(_Row(coding, concept, span, span.state, "direct", fact.display, here))
         current, trail = _followed(facts, concept) if span.state == "retired" else (concept, "")
         if trail:

@@ -22,6 +22,10 @@ from fhir_features.errors import DefinitionError, OntologyError, did_you_mean
 HOME_VARIABLE = "FHIR_FEATURES_ONTOLOGIES"
 SYSTEMS_FILE = "systems.toml"
 
+# Which release of a system judges a code: that of the date which controls coding, the latest in the lock, or, for any
+# other word, the release of that version.
+BY_DATE, LATEST = "by_date", "latest"
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Concept:
@@ -46,14 +50,14 @@ class System:
     pattern: re.Pattern[str]
     check: str | None
     example: str
-    dated: bool
+    release: str
     priority: int
     classifies: str | None
 
     @property
     def facts(self) -> str:
         """All that decides which codings are of this system, as text."""
-        return f"{self.name} {self.uri} {self.oids} {self.aliases} {self.pattern.pattern} {self.check} {self.dated}"
+        return f"{self.name} {self.uri} {self.oids} {self.aliases} {self.pattern.pattern} {self.check} {self.release}"
 
     def is_code(self, code: str) -> bool:
         """Whether a code is one in canonical form, its check digit included."""
@@ -78,10 +82,11 @@ def ontologies_home() -> Path:
 
 @lru_cache(maxsize=1)
 def systems() -> dict[str, System]:
-    """All known code systems by short name: the shipped ones, and those in the site's own `systems.toml`."""
+    """All known code systems by short name: the shipped ones, and what the site's own `systems.toml` says otherwise."""
     facts = _read_systems(shipped_folder())
     if ontologies_home() != shipped_folder():
-        facts |= _read_systems(ontologies_home())
+        for name, own in _read_systems(ontologies_home()).items():
+            facts[name] = {**facts.get(name, {}), **own}
     return {
         name: System(
             name=name,
@@ -92,7 +97,7 @@ def systems() -> dict[str, System]:
             pattern=re.compile(fact["pattern"]),
             check=fact.get("check"),
             example=fact["example"],
-            dated=fact.get("dated", False),
+            release=fact.get("release", LATEST),
             priority=fact.get("priority", 100),
             classifies=fact.get("classifies"),
         )
@@ -105,6 +110,15 @@ def identify_system(written: str | None) -> System | None:
     if written is None:
         return None
     return _by_alias().get(_folded(written))
+
+
+def stated_version(system: str | None, version: str | None) -> str | None:
+    """The version of a code system that a coding names: in its own field, or as part of the system."""
+    if version or not system:
+        return version or None
+    edition = _SNOMED_EDITION.search(system.strip().lower())
+    stated = system.partition("|")[2] or (edition[2] if edition else "")
+    return stated.strip() or None
 
 
 def code_forms(system: System, written: str) -> tuple[str, ...]:
@@ -158,7 +172,7 @@ def _by_alias() -> dict[str, System]:
 
 # Versions travel in the system in two ways: `system|version` (FHIR R4 canonical references) and, for SNOMED CT,
 # `http://snomed.info/sct/<module>/version/<date>` (https://hl7.org/fhir/R4/snomedct.html).
-_SNOMED_EDITION = re.compile(r"(//snomed\.info/x?sct)/.*")
+_SNOMED_EDITION = re.compile(r"(//snomed\.info/x?sct)/(.*)")
 
 
 def _folded(written: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_rf2_gives_hierarchy_names_and_the_state_at_its_date(tmp_path: Path) -> 
     assert codes(ontologies, f"snomed:{ROOT}", descendants=True) == {ROOT, DISEASE, FEVER, SPLIT}
     assert codes(ontologies, f"snomed:{DISEASE}", descendants=True) == {DISEASE, FEVER, SPLIT}
     assert [hit.concept.code for hit in ontologies.search("daily fever")] == [FEVER]
-    (row,) = [row for row in ontologies.resolve_code("snomed", FEVER) if row.rank == 0]
+    row, *_ = ontologies.resolve_code("snomed", FEVER, date(2020, 6, 1))
     assert (row.status, row.display) == ("valid", 'Fever "quotidian (disorder)')
 
 
@@ -47,11 +48,59 @@ def test_rf2_history_is_followed_only_where_it_is_safe(tmp_path: Path) -> None:
     assert {("followed", FEVER), ("retired", OLD_FEVER), ("mapped", "R50.9")} <= statuses(
         ontologies, "snomed", OLD_FEVER
     )
-    assert statuses(ontologies, "snomed", VAGUE) == {("retired", VAGUE)}
+    assert statuses(ontologies, "snomed", VAGUE) == {("valid", VAGUE), ("retired", VAGUE)}
     assert ontologies.candidates(Concept("snomed", VAGUE)) == [
         ("possibly_equivalent", Concept("snomed", FEVER)),
         ("possibly_equivalent", Concept("snomed", SPLIT)),
     ]
+
+
+def periods(ontologies: Ontologies, system: str, code: str) -> list[tuple[str, str, tuple[str, ...]]]:
+    rows = [row for row in ontologies.resolve_code(system, code) if row.code == code]
+    return [(str(row.valid_from), row.status, row.flags) for row in rows]
+
+
+def test_rf2_full_says_what_a_concept_was_on_a_date(tmp_path: Path) -> None:
+    ontologies = imported("rf2", rf2(tmp_path / "release"), tmp_path / "home")
+    assert periods(ontologies, "snomed", OLD_FEVER) == [
+        ("None", "valid", ("outside_releases",)),
+        ("2020-01-31", "valid", ()),
+        ("2021-01-31", "retired", ()),
+    ]
+    before, after = (
+        [row.code for row in ontologies.resolve_code("snomed", OLD_FEVER, on)]
+        for on in (date(2020, 6, 1), date(2021, 6, 1))
+    )
+    assert (before, after) == ([OLD_FEVER], [FEVER, OLD_FEVER, "R50.9", "S82", "X76EI"])
+
+
+def test_rf2_full_does_not_know_a_concept_before_it_was_made(tmp_path: Path) -> None:
+    release = rf2(tmp_path / "release")
+    (concepts,) = release.rglob("sct2_Concept_Full*")
+    lines = concepts.read_text(encoding="utf-8").replace(f"{SPLIT}\t20200131", f"{SPLIT}\t20200731")
+    concepts.write_text(lines, encoding="utf-8", newline="")
+    ontologies = imported("rf2", release, tmp_path / "home")
+    assert periods(ontologies, "snomed", SPLIT) == [("None", "not_yet_valid", ()), ("2020-07-31", "valid", ())]
+
+
+def test_a_snapshot_says_what_a_concept_is_at_its_date(tmp_path: Path) -> None:
+    release = rf2(tmp_path / "release")
+    for file in sorted(release.rglob("*Full*.txt")):
+        file.rename(file.with_name(file.name.replace("Full", "Snapshot")))
+    ontologies = imported("rf2", release, tmp_path / "home")
+    assert periods(ontologies, "snomed", OLD_FEVER) == [("None", "retired", ())]
+
+
+def test_a_coding_is_judged_by_the_version_that_it_names(tmp_path: Path) -> None:
+    ontologies = imported("rf2", rf2(tmp_path / "release"), tmp_path / "home")
+    edition = "http://snomed.info/sct/900000000000207008/version/"
+    for version, status, flags in (
+        ("20200731", "valid", ()),
+        ("20210131", "retired", ()),
+        ("latest", "retired", ("version_not_in_lock",)),
+    ):
+        rows = ontologies.resolve_code(f"{edition}{version}", OLD_FEVER, date(2024, 1, 1))
+        assert [(row.status, row.flags) for row in rows if row.code == OLD_FEVER] == [(status, flags)]
 
 
 def test_rf2_maps_keep_groups_rules_and_the_lack_of_a_target(tmp_path: Path) -> None:
@@ -144,6 +193,11 @@ def test_athena_gives_edges_history_and_maps(tmp_path: Path) -> None:
     assert codes(ontologies, f"snomed:{DISEASE}", descendants=True) == {DISEASE, FEVER}
     assert ("followed", FEVER) in statuses(ontologies, "snomed", OLD_FEVER)
     assert ("mapped", FEVER) in statuses(ontologies, "icd9cm", "780.60")
+    assert periods(ontologies, "snomed", OLD_FEVER) == [
+        ("None", "valid", ("outside_releases",)),
+        ("2002-01-31", "valid", ()),
+        ("2021-02-01", "retired", ()),
+    ]
 
 
 def code_system(folder: Path) -> Path:

@@ -2,15 +2,20 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from dictionaries import URI, codings
+from dictionaries import CODING, URI, codings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fhir_features.ontology import Concept, Ontologies
+from fhir_features.ontology.artifacts import LOCK_FILE, make_lock
 from fhir_features.ontology.systems import shipped_folder
 
 SYNTHEA = Path(__file__).parents[3] / "shared/data/synthea_r4"
@@ -51,6 +56,41 @@ def test_a_code_is_judged_by_the_release_of_its_date(ontologies: Ontologies) -> 
         ("2026-10-01", "None", "retired", ["outside_releases"]),
     ]
     assert {row["code"] for row in found} == {"G35"}, "a code that was divided is not followed"
+
+
+@pytest.mark.parametrize(
+    ("version", "status", "flags"),
+    [
+        ("2025", "valid", []),
+        ("FY2025", "valid", []),
+        ("2026", "retired", []),
+        ("2018-05-01", "valid", ["outside_releases"]),
+        ("1999", "valid", ["version_not_in_lock"]),
+    ],
+)
+def test_a_coding_is_judged_by_the_release_that_it_names(
+    ontologies: Ontologies, version: str, status: str, flags: list[str]
+) -> None:
+    named = codings((1, "icd10cm", "G35")).to_pylist()
+    found = rows(ontologies, pa.Table.from_pylist([{**named[0], "version": version}], schema=CODING))
+    in_2024 = [
+        row for row in found if (row["valid_from"] or date.min) <= date(2024, 1, 1) < (row["valid_to"] or date.max)
+    ]  # type: ignore[operator]
+    assert [(row["status"], row["flags"]) for row in in_2024] == [(status, flags)]
+
+
+def test_a_site_can_pin_a_release(tmp_path: Path) -> None:
+    (tmp_path / "systems.toml").write_text('[icd10cm]\nrelease = "FY2025"\n', encoding="utf-8")
+    (tmp_path / LOCK_FILE).write_text(make_lock(tmp_path).text(), encoding="utf-8")
+    script = (
+        "from fhir_features.ontology import load_ontologies\n"
+        "known = load_ontologies()\n"
+        "for code in ('G35', 'E11.A', 'S30.1XXA'):\n"
+        "    print([(row.status, row.valid_from) for row in known.resolve_code('icd10cm', code)])\n"
+    )
+    environment = {**os.environ, "FHIR_FEATURES_ONTOLOGIES": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[('valid', None)]", "[('not_yet_valid', None)]", "[('valid', None)]"]
 
 
 def test_a_new_code_is_not_yet_valid_before_its_release(ontologies: Ontologies) -> None:

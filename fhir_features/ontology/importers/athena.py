@@ -1,8 +1,8 @@
 """OMOP vocabularies from Athena (https://ohdsi.github.io/CommonDataModel/): all that we know the systems of.
 
 Files are named .csv and hold tabs, or commas with quotation marks in smaller extracts. A vocabulary's codes are a
-fragment: OMOP holds no dated releases, and writes names over. Of CONCEPT_ANCESTOR the pairs one level apart are taken
-as edges.
+fragment: OMOP holds no dated releases, and writes names over. Its dates of a code are kept; 1970-01-01 and 2099-12-31
+stand for unknown ones. Of CONCEPT_ANCESTOR the pairs one level apart are taken as edges.
 """
 
 from __future__ import annotations
@@ -64,6 +64,9 @@ def import_release(request: Import) -> list[Manifest]:
             "CREATE TABLE ancestors (ancestor_concept_id VARCHAR, descendant_concept_id VARCHAR, "
             "min_levels_of_separation VARCHAR)"
         )
+    for day in ("valid_start_date", "valid_end_date"):
+        query = f"SELECT line, {day}\nFROM concept_rows\nWHERE TRY_STRPTIME(replace({day}, '-', ''), '%Y%m%d') IS NULL"
+        refuse_rows(connection, concept, day, query)
     query = "SELECT line, {0}\nFROM relationships\nWHERE {0} NOT IN (SELECT concept_id FROM concept_rows)"
     for end in ("concept_id_1", "concept_id_2"):
         refuse_rows(connection, relationship, "a relationship of a concept that is not there,", query.format(end))
@@ -146,10 +149,24 @@ SELECT
   concept_name AS display,
   concept_class_id AS kind,
   invalid_reason IS NULL AS active,
-  CAST(strptime(replace(valid_start_date, '-', ''), '%Y%m%d') AS DATE) AS valid_from,
-  CAST(strptime(replace(valid_end_date, '-', ''), '%Y%m%d') AS DATE) AS valid_to
+  nullif(CAST(strptime(replace(valid_start_date, '-', ''), '%Y%m%d') AS DATE), DATE '1970-01-01') AS valid_from,
+  nullif(CAST(strptime(replace(valid_end_date, '-', ''), '%Y%m%d') AS DATE), DATE '2099-12-31') AS valid_to
 FROM concept_rows
 JOIN systems USING (vocabulary_id)
+"""
+
+# An invalid code was valid until the end of its last day.
+_STATES = """
+SELECT
+  * REPLACE (TRUE AS active, CASE WHEN NOT active THEN CAST(valid_to + 1 AS DATE) END AS valid_to)
+FROM codes
+WHERE active
+  OR valid_to IS NOT NULL
+UNION ALL
+SELECT
+  * REPLACE (CAST(valid_to + 1 AS DATE) AS valid_from, NULL AS valid_to)
+FROM codes
+WHERE NOT active
 """
 
 _RELATIONS = """
@@ -217,7 +234,7 @@ WHERE invalid_reason IS NULL
 """
 
 _TABLES: dict[TableName, str] = {
-    "concept": "SELECT *, TRUE AS selectable\nFROM codes\nWHERE system = $system",
+    "concept": f"SELECT *, TRUE AS selectable\nFROM ({_STATES})\nWHERE system = $system",
     "edge": f"FROM ({_RELATIONS})\nWHERE system = $system",
     "history": f"FROM ({_REPLACED})\nWHERE system = $system",
 }

@@ -1,7 +1,8 @@
 """SNOMED CT in Release Format 2 (https://confluence.ihtsdotools.org/display/DOCRELFMT): Full or Snapshot.
 
-Of each component the row of the latest effectiveTime counts, which is the same for Full and Snapshot. Files are text
-with tabs and without quoting: terms hold unbalanced quotation marks.
+A Full release says from when a concept was active and from when no longer; a Snapshot says what it is at its date. Of
+names, relationships, history and maps the state at the date of the release counts, from either. Files are text with
+tabs and without quoting: terms hold unbalanced quotation marks.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def import_release(request: Import) -> list[Manifest]:
     version, day = _version(concepts)
     request.progress("concepts")
     _read(connection, "concepts", concepts, ())
+    connection.execute("CREATE TABLE concept_states AS\nFROM every_state")
     request.progress("descriptions")
     descriptions = find_file(request.path, f"sct2_Description_{kind}*.txt")
     _read(connection, "descriptions", descriptions, ("conceptId", "languageCode", "typeId", "term"))
@@ -75,7 +77,8 @@ def import_release(request: Import) -> list[Manifest]:
         sources=sources,
     ).model_copy(update={"effective_from": day})
     request.progress("writing")
-    written = write_artifact(connection, request.home, manifest, _TABLES)
+    tables: dict[TableName, str] = {**_TABLES, "concept": _CONCEPTS_IN_TIME if kind == "Full" else _CONCEPTS}
+    written = write_artifact(connection, request.home, manifest, tables)
     return [written, *_import_maps(connection, request, kind, manifest.version)]
 
 
@@ -85,6 +88,12 @@ def _import_maps(connection: duckdb.DuckDBPyConnection, request: Import, kind: s
     rules = ("mapGroup", "mapPriority", "mapRule", "mapAdvice")
     _read_or_empty(connection, "extended", extended, ("refsetId", "referencedComponentId", *rules, "mapTarget"))
     _read_or_empty(connection, "simple", simple, ("refsetId", "referencedComponentId", "mapTarget"))
+    for number in ("mapGroup", "mapPriority"):
+        if extended:
+            query = f"SELECT line, {number}\nFROM extended\nWHERE TRY_CAST({number} AS INTEGER) IS NULL"
+            refuse_rows(connection, extended, number, query)
+    for name, file in (("extended", extended), ("simple", simple)):
+        _check_known(connection, name, "referencedComponentId", file, "a map")
     for refset, target in _MAPS.items():
         present = connection.execute(f"SELECT 1\nFROM ({_ALL_MAPS})\nWHERE refset = ?\nLIMIT 1", [refset]).fetchone()
         if present:
@@ -105,6 +114,8 @@ def _import_maps(connection: duckdb.DuckDBPyConnection, request: Import, kind: s
 def _read(connection: duckdb.DuckDBPyConnection, name: str, file: Path, columns: tuple[str, ...]) -> None:
     """Read a component file and keep of each component the row of the latest effectiveTime, as the table `name`."""
     read_table(connection, "every_state", file, (*_COMPONENT, *columns), delimiter="\t", header=True)
+    for what, wrong in _WRONG_COMPONENTS.items():
+        refuse_rows(connection, file, what, f"SELECT line, {what}\nFROM every_state\nWHERE {wrong}")
     connection.execute(
         f'CREATE OR REPLACE TABLE "{name}" AS\n'
         "FROM every_state\n"
@@ -123,20 +134,15 @@ def _read_or_empty(
 
 
 def _check_references(connection: duckdb.DuckDBPyConnection, descriptions: Path, relationships: Path) -> None:
-    known = "(SELECT id FROM concepts)"
-    refuse_rows(
-        connection,
-        descriptions,
-        "a description of a concept that is not there",
-        f"SELECT line, conceptId\nFROM descriptions\nWHERE conceptId NOT IN {known}",
-    )
+    _check_known(connection, "descriptions", "conceptId", descriptions, "a description")
     for end in ("sourceId", "destinationId"):
-        refuse_rows(
-            connection,
-            relationships,
-            "a relationship of a concept that is not there",
-            f"SELECT line, {end}\nFROM relationships\nWHERE {end} NOT IN {known}",
-        )
+        _check_known(connection, "relationships", end, relationships, "a relationship")
+
+
+def _check_known(connection: duckdb.DuckDBPyConnection, name: str, column: str, file: Path | None, what: str) -> None:
+    if file:
+        query = f"SELECT line, {column}\nFROM {name}\nWHERE {column} NOT IN (SELECT id FROM concepts)"
+        refuse_rows(connection, file, f"{what} of a concept that is not there", query)
 
 
 def _version(concepts: Path) -> tuple[str, dt.date]:
@@ -145,6 +151,11 @@ def _version(concepts: Path) -> tuple[str, dt.date]:
         raise OntologyError(f"{concepts}: the name does not end in edition and date, as RF2 prescribes: keep its name")
     return f"{match[1]}-{match[2]}", dt.datetime.strptime(match[2], "%Y%m%d").date()
 
+
+_WRONG_COMPONENTS = {
+    "effectiveTime": "TRY_STRPTIME(effectiveTime, '%Y%m%d') IS NULL",
+    "active": "active NOT IN ('0', '1')",
+}
 
 _CONCEPTS = f"""
 SELECT
@@ -157,6 +168,32 @@ LEFT JOIN descriptions ON descriptions.conceptId = concepts.id
   AND descriptions.typeId = '{_FSN}'
   AND descriptions.active = '1'
 GROUP BY ALL
+"""
+
+# A concept whose definition alone changes has a row of its own in the file, but stays in its state.
+_CONCEPTS_IN_TIME = f"""
+WITH names AS (
+  {_CONCEPTS}
+), states AS (
+  SELECT
+    id AS code,
+    active = '1' AS active,
+    CAST(strptime(effectiveTime, '%Y%m%d') AS DATE) AS valid_from
+  FROM concept_states
+  QUALIFY row_number() OVER (PARTITION BY id, effectiveTime ORDER BY active DESC, line) = 1
+), changes AS (
+  FROM states
+  QUALIFY active IS DISTINCT FROM lag(active) OVER (PARTITION BY code ORDER BY valid_from)
+)
+SELECT
+  changes.code,
+  names.display,
+  changes.active,
+  TRUE AS selectable,
+  changes.valid_from,
+  lead(changes.valid_from) OVER (PARTITION BY changes.code ORDER BY changes.valid_from) AS valid_to
+FROM changes
+JOIN names USING (code)
 """
 
 _DESIGNATIONS = f"""
@@ -231,7 +268,6 @@ WHERE refset = $refset
 """
 
 _TABLES: dict[TableName, str] = {
-    "concept": _CONCEPTS,
     "designation": _DESIGNATIONS,
     "edge": _EDGES,
     "history": _HISTORY,
