@@ -20,6 +20,7 @@ _WHERE: dict[str, str] = {
     "medication": "fhir_features.features",
     "observation": "fhir_features.features",
     "patient": "fhir_features.features",
+    "spine": "fhir_features.features",
 }
 
 __all__ = sorted(_WHERE)

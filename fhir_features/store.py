@@ -14,10 +14,11 @@ from typing import Any
 
 from fhir_features.config import load_config
 from fhir_features.errors import UsageError, did_you_mean
+from fhir_features.features.anchors import Spine, anchored_rows
 from fhir_features.features.compile import compile_features
 from fhir_features.features.engine import stand_at
 from fhir_features.features.explain import Explanation, explain
-from fhir_features.features.repository import load_views
+from fhir_features.features.repository import load_spines, load_views
 from fhir_features.features.retrieval import TrainingSet, requests, retrieve
 from fhir_features.features.spine import read_spine
 from fhir_features.features.tables import Build, build
@@ -44,6 +45,11 @@ class FeatureStore:
         if name not in self.views:
             raise UsageError(f"there is no feature view '{name}': {did_you_mean(name, self.views)}")
         return self.views[name]
+
+    @cached_property
+    def spines(self) -> dict[str, Spine]:
+        """The anchored spines of the definitions, by the names of their variables. Raises DefinitionError."""
+        return load_spines(self.config.features.path)
 
     def sql(self, view: str | FeatureView) -> str:
         """The statement that answers a view."""
@@ -98,16 +104,18 @@ class FeatureStore:
         """What was known about each patient at each row's instant: a training set.
 
         `entity_df`: polars, pandas, Arrow, or a path to Parquet or CSV, with `site` (may be absent when the
-        configuration has one), `patient_id` and `event_timestamp` (with a time zone). As many rows come out, in the
+        configuration has one), `patient_id` and `event_timestamp` (with a time zone; digits beyond microseconds are
+        cut off); or an anchored spine, such as `spine.encounters(at="start+24h")`. As many rows come out, in the
         same order, with all columns kept. `features`: "view:feature", "view" or FeatureView. `known_as_of`: an instant
         with a time zone after which nothing counts as known (TIME rule 3).
         Raises SpineError, UsageError, LakeError.
         """
         if known_as_of is not None and known_as_of.tzinfo is None:
             raise UsageError("known_as_of has no time zone: give an instant such as '2024-03-05T14:00:00Z'")
-        spine = read_spine(entity_df, sites=self.sites)
         all_named = all(isinstance(item, FeatureView) for item in features)
         wanted = requests(features, {} if all_named else self.views)
         with reading(self.lake) as con:
             stand_at(con, ontologies(), newest_store_seq(con))
+            anchored = isinstance(entity_df, Spine)
+            spine = anchored_rows(con, ontologies(), entity_df) if anchored else read_spine(entity_df, sites=self.sites)
             return retrieve(con, ontologies(), spine, wanted, known_as_of=known_as_of)

@@ -1,4 +1,4 @@
-"""`fhir-features get`: a training set from a file of entities."""
+"""`fhir-features get`: a training set from a file of entities, or from an anchored spine of the definitions."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ import datetime as dt
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from fhir_features.errors import UsageError
+from fhir_features.errors import UsageError, did_you_mean
 from fhir_features.times import instant
+
+if TYPE_CHECKING:
+    from fhir_features.features.anchors import Spine
+    from fhir_features.store import FeatureStore
 
 
 @click.command()
-@click.argument("entities", type=click.Path(path_type=Path))
+@click.argument("entities")
 @click.option("--features", "names", multiple=True, required=True, metavar="VIEW[:FEATURE]", help="May be repeated.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="A .parquet or .csv file to write.")
 @click.option("--known-as-of", metavar="INSTANT", help="Nothing counts as known after this instant.")
 @click.pass_obj
-def command(config_path: str, entities: Path, names: tuple[str, ...], output: Path, known_as_of: str | None) -> None:
+def command(config_path: str, entities: str, names: tuple[str, ...], output: Path, known_as_of: str | None) -> None:
     """Answer features for the rows of ENTITIES, a Parquet or CSV file with site, patient_id and event_timestamp.
+
+    ENTITIES can also be the name of a variable of features.py that holds a spine, such as spine.encounters(...).
 
     The summary is printed as JSON: {rows, unknown_patients, incomplete, excluded_values, known_at_source}.
     """
@@ -29,8 +36,9 @@ def command(config_path: str, entities: Path, names: tuple[str, ...], output: Pa
 
     if output.suffix not in (".parquet", ".csv"):
         raise UsageError(f"{output} is neither .parquet nor .csv: name the output otherwise")
-    answered = FeatureStore(config_path).get_historical_features(
-        entities, list(names), known_as_of=_instant(known_as_of) if known_as_of else None
+    store = FeatureStore(config_path)
+    answered = store.get_historical_features(
+        _entities(store, entities), list(names), known_as_of=_instant(known_as_of) if known_as_of else None
     )
     if output.suffix == ".parquet":
         import pyarrow.parquet as pq
@@ -43,6 +51,14 @@ def command(config_path: str, entities: Path, names: tuple[str, ...], output: Pa
     print(json.dumps(dataclasses.asdict(answered.summary), indent=2))
     if answered.summary.incomplete:
         print(f"warning: {answered.summary.incomplete:,} rows lie beyond the watermark", file=sys.stderr)
+
+
+def _entities(store: FeatureStore, named: str) -> str | Spine:
+    if Path(named).suffix:
+        return named
+    if named not in store.spines:
+        raise UsageError(f"'{named}' is no .parquet or .csv file, and no spine: {did_you_mean(named, store.spines)}")
+    return store.spines[named]
 
 
 def _instant(text: str) -> dt.datetime:

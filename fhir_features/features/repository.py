@@ -1,7 +1,7 @@
-"""Which feature views a folder defines: its `features.py`, run, and every FeatureView found in it.
+"""What a folder defines: its `features.py`, run, and every FeatureView and anchored spine found in it.
 
-In goes the folder; out come the views by name. A mistake in the file is a DefinitionError of one line that names the
-file and the line.
+In goes the folder; out come the views by their names, and the spines by those of their variables. A mistake in the
+file is a DefinitionError of one line that names the file and the line.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib.util
 import traceback
 from pathlib import Path
+from types import ModuleType
 
 from fhir_features.errors import DefinitionError
+from fhir_features.features.anchors import Spine
 from fhir_features.features.view import FeatureView
 
 FILE_NAME = "features.py"
@@ -18,6 +20,19 @@ FILE_NAME = "features.py"
 
 def load_views(folder: Path) -> dict[str, FeatureView]:
     """The feature views that `features.py` in a folder defines, by name, in the order of their definition."""
+    views: dict[str, FeatureView] = {}
+    for value in vars(_module(folder)).values():
+        if isinstance(value, FeatureView) and views.setdefault(value.name, value) != value:
+            raise DefinitionError(f"{folder / FILE_NAME}: two feature views are named '{value.name}': rename one")
+    return views
+
+
+def load_spines(folder: Path) -> dict[str, Spine]:
+    """The anchored spines that `features.py` in a folder defines, by the names of their variables."""
+    return {name: value for name, value in vars(_module(folder)).items() if isinstance(value, Spine)}
+
+
+def _module(folder: Path) -> ModuleType:
     file = folder / FILE_NAME
     if not file.exists():
         raise DefinitionError(f"there are no feature definitions at {file}: create it, or set features.path")
@@ -29,11 +44,7 @@ def load_views(folder: Path) -> dict[str, FeatureView]:
         spec.loader.exec_module(module)
     except Exception as error:
         raise DefinitionError(f"{file}{_line(error, file)}: {_said(error)}") from None
-    views: dict[str, FeatureView] = {}
-    for value in vars(module).values():
-        if isinstance(value, FeatureView) and views.setdefault(value.name, value) != value:
-            raise DefinitionError(f"{file}: two feature views are named '{value.name}': rename one")
-    return views
+    return module
 
 
 def _line(error: Exception, file: Path) -> str:

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fhir_features.errors import SpineError, UsageError, did_you_mean
 from fhir_features.features.compile import compile_features
@@ -108,10 +110,15 @@ def retrieve(
             table = table.append_column(name, rows.column(name))
         count_rows(con, plan, summary)
         incomplete |= set(incomplete_questions(con, resource_types(plan)))
-    questions = places.to_pylist()
-    summary.unknown_patients = sum(question in unknown for question in questions)
-    summary.incomplete = sum(question in incomplete for question in questions)
+    summary.unknown_patients = _rows_of(places, unknown)
+    summary.incomplete = _rows_of(places, incomplete)
     return TrainingSet(table, summary)
+
+
+def _rows_of(places: pa.Array, questions: set[int]) -> int:
+    """How many rows of the spine ask one of some questions."""
+    among = pc.is_in(places, value_set=pa.array(sorted(questions), pa.int64()))
+    return int(pc.sum(among).as_py() or 0)
 
 
 def _chosen(item: object, views: dict[str, FeatureView]) -> tuple[FeatureView, tuple[Feature, ...]]:
@@ -135,7 +142,7 @@ def _questions(
     con: duckdb.DuckDBPyConnection, spine: pa.Table, known_as_of: dt.datetime | None
 ) -> tuple[pa.Array, pa.Table]:
     """Which distinct question each row of the spine asks, and the distinct questions."""
-    row_numbers = pa.array(range(spine.num_rows), pa.int64())
+    row_numbers = pa.array(np.arange(spine.num_rows))
     con.register("spine", spine.select([*KEYS, TIME]).append_column("row_number", row_numbers))
     con.execute(f"""
 CREATE OR REPLACE TEMP TABLE spine_questions AS

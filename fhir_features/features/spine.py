@@ -1,8 +1,8 @@
-"""Whose features are asked for, and when: an entity frame, read and checked.
+"""Whose features are asked for, and when: an entity frame, read and checked, or one of the anchored spines.
 
 In goes a polars or pandas frame, an Arrow table, or the path of a Parquet or CSV file, with the columns site,
 patient_id and event_timestamp; out comes an Arrow table with those three as text, text and UTC microseconds, and every
-other column as it was. Raises SpineError of one line.
+other column as it was. Raises SpineError of one line. `encounters`, `grid` and `first` are those of `anchors`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from fhir_features.errors import SpineError
+from fhir_features.features.anchors import encounters, first, grid
+
+__all__ = ["INSTANT", "KEYS", "TIME", "encounters", "first", "grid", "read_spine"]
 
 TIME = "event_timestamp"
 KEYS = ("site", "patient_id")
@@ -42,12 +45,22 @@ def _arrow(entities: Any) -> pa.Table:
         return pa.Table.from_batches([entities])
     module = type(entities).__module__.split(".")[0]
     if module == "pandas":
-        return pa.Table.from_pandas(entities, preserve_index=False)
+        return _from_pandas(entities)
     if module == "polars" and hasattr(entities, "to_arrow"):
         return entities.to_arrow()
+    if module == "polars" and hasattr(entities, "collect"):
+        raise SpineError("the entity frame is a lazy one: call .collect() on it first")
     raise SpineError(
         f"an entity frame is a polars or pandas frame, an Arrow table or a path, not {type(entities).__name__}"
     )
+
+
+def _from_pandas(frame: Any) -> pa.Table:
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    except pa.ArrowException as error:
+        # Of the parts of Arrow's message the first quotes a value, and the last names the column.
+        raise SpineError(f"the entity frame cannot be read: {error.args[-1]}") from None
 
 
 def _read_file(path: Path) -> pa.Table:
@@ -60,15 +73,18 @@ def _read_file(path: Path) -> pa.Table:
         if path.suffix == ".csv":
             types = {key: pa.string() for key in KEYS}
             return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=types))
-    except (OSError, pa.ArrowInvalid) as error:
-        raise SpineError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    except FileNotFoundError:
+        raise SpineError(f"{path} cannot be read: there is no such file") from None
+    except (OSError, pa.ArrowInvalid):
+        # Arrow's message quotes the line that it could not read, which is patient data.
+        raise SpineError(f"{path} cannot be read: it is no whole {path.suffix} file of one table") from None
     raise SpineError(f"{path} is neither .parquet nor .csv: convert it to one of them")
 
 
 def _with_the_one_site(table: pa.Table, sites: tuple[str, ...]) -> pa.Table:
     if len(sites) != 1:
         raise SpineError(f"the entity frame has no column 'site', and there are {len(sites)} sites: add it")
-    return table.append_column("site", pa.array([sites[0]] * table.num_rows, pa.string()))
+    return table.append_column("site", pa.repeat(sites[0], table.num_rows))
 
 
 def _text(table: pa.Table, name: str) -> pa.ChunkedArray:
@@ -96,7 +112,10 @@ def _instants(table: pa.Table) -> pa.ChunkedArray:
         # Towards the past also before 1970, where a cast would round towards the future.
         nanoseconds = column.cast(pa.int64()).to_numpy()
         return pa.chunked_array([pa.array(nanoseconds // 1000, pa.int64()).cast(INSTANT)])
-    return column.cast(pa.timestamp("us", tz=column.type.tz)).cast(INSTANT)
+    try:
+        return column.cast(INSTANT)
+    except pa.ArrowInvalid:
+        raise SpineError(f"column '{TIME}' has instants that no clock will show: drop those rows") from None
 
 
 def _replaced(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:
