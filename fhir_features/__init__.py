@@ -17,6 +17,7 @@ _WHERE: dict[str, str] = {
     "concept_set": "fhir_features.ontology",
     "condition": "fhir_features.features",
     "encounter": "fhir_features.features",
+    "lag": "fhir_features.features",
     "medication": "fhir_features.features",
     "observation": "fhir_features.features",
     "patient": "fhir_features.features",

@@ -15,6 +15,7 @@ from typing import Any
 from fhir_features.config import load_config
 from fhir_features.errors import UsageError, did_you_mean
 from fhir_features.features.anchors import Spine, anchored_rows
+from fhir_features.features.cadence import Lag
 from fhir_features.features.compile import compile_features
 from fhir_features.features.engine import stand_at
 from fhir_features.features.explain import Explanation, explain
@@ -75,7 +76,8 @@ class FeatureStore:
     ) -> Explanation:
         """Why a feature ("view:feature") of one patient is what it is at T: each row that bears on it, and the verdict.
 
-        T and `known_as_of` are instants with a time zone; `site` may be absent when the configuration has one.
+        It is what the engine answers at T itself, whatever the view's cadence. T and `known_as_of` are instants with a
+        time zone; `site` may be absent when the configuration has one.
         Raises UsageError, LakeError.
         """
         wanted = requests([feature], self.views)[0].features
@@ -100,6 +102,7 @@ class FeatureStore:
         features: Sequence[str | FeatureView],
         *,
         known_as_of: dt.datetime | None = None,
+        serving: str | Lag | None = None,
     ) -> TrainingSet:
         """What was known about each patient at each row's instant: a training set.
 
@@ -108,6 +111,9 @@ class FeatureStore:
         cut off); or an anchored spine, such as `spine.encounters(at="start+24h")`. As many rows come out, in the
         same order, with all columns kept. `features`: "view:feature", "view" or FeatureView. `known_as_of`: an instant
         with a time zone after which nothing counts as known (TIME rule 3).
+
+        `serving`: which answers the model has at a row's instant. None: those of each view's cadence; `"exact"`: those
+        of the instant itself; another schedule, or `lag("6h")` (also `"lag 6h"`): what if. T and K move back together.
         Raises SpineError, UsageError, LakeError.
         """
         if known_as_of is not None and known_as_of.tzinfo is None:
@@ -118,4 +124,4 @@ class FeatureStore:
             stand_at(con, ontologies(), newest_store_seq(con))
             anchored = isinstance(entity_df, Spine)
             spine = anchored_rows(con, ontologies(), entity_df) if anchored else read_spine(entity_df, sites=self.sites)
-            return retrieve(con, ontologies(), spine, wanted, known_as_of=known_as_of)
+            return retrieve(con, ontologies(), spine, wanted, known_as_of=known_as_of, serving=serving)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import json
 import sys
@@ -24,8 +23,20 @@ if TYPE_CHECKING:
 @click.option("--features", "names", multiple=True, required=True, metavar="VIEW[:FEATURE]", help="May be repeated.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="A .parquet or .csv file to write.")
 @click.option("--known-as-of", metavar="INSTANT", help="Nothing counts as known after this instant.")
+@click.option(
+    "--serving",
+    metavar="TEXT",
+    help="Instead of the views' cadences: 'exact', a schedule ('daily@02:00 Europe/Berlin') or a lag ('lag 6h').",
+)
 @click.pass_obj
-def command(config_path: str, entities: str, names: tuple[str, ...], output: Path, known_as_of: str | None) -> None:
+def command(
+    config_path: str,
+    entities: str,
+    names: tuple[str, ...],
+    output: Path,
+    known_as_of: str | None,
+    serving: str | None,
+) -> None:
     """Answer features for the rows of ENTITIES, a Parquet or CSV file with site, patient_id and event_timestamp.
 
     ENTITIES can also be the name of a variable of features.py that holds a spine, such as spine.encounters(...).
@@ -38,7 +49,10 @@ def command(config_path: str, entities: str, names: tuple[str, ...], output: Pat
         raise UsageError(f"{output} is neither .parquet nor .csv: name the output otherwise")
     store = FeatureStore(config_path)
     answered = store.get_historical_features(
-        _entities(store, entities), list(names), known_as_of=_instant(known_as_of) if known_as_of else None
+        _entities(store, entities),
+        list(names),
+        known_as_of=_instant(known_as_of) if known_as_of else None,
+        serving=serving,
     )
     if output.suffix == ".parquet":
         import pyarrow.parquet as pq
@@ -48,7 +62,7 @@ def command(config_path: str, entities: str, names: tuple[str, ...], output: Pat
         import pyarrow.csv as csv
 
         csv.write_csv(answered.table, output)
-    print(json.dumps(dataclasses.asdict(answered.summary), indent=2))
+    print(json.dumps(vars(answered.summary), indent=2))
     if answered.summary.incomplete:
         print(f"warning: {answered.summary.incomplete:,} rows lie beyond the watermark", file=sys.stderr)
 

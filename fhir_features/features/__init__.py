@@ -1,5 +1,6 @@
 """Feature definitions and the as-of engine: what others may use of it."""
 
+from fhir_features.features.cadence import Lag, lag
 from fhir_features.features.define import coalesce, condition, encounter, medication, observation, patient
 from fhir_features.features.repository import load_views
 from fhir_features.features.retrieval import TrainingSet
@@ -9,12 +10,14 @@ from fhir_features.features.view import FeatureView
 
 __all__ = [
     "FeatureView",
+    "Lag",
     "Summary",
     "TrainingSet",
     "between",
     "coalesce",
     "condition",
     "encounter",
+    "lag",
     "load_views",
     "medication",
     "observation",

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fhir_features.errors import SpineError, UsageError, did_you_mean
+from fhir_features.features.cadence import Lag, Serving, read_cadence, read_serving
 from fhir_features.features.compile import compile_features
 from fhir_features.features.engine import answers, ask
 from fhir_features.features.nodes import Feature
-from fhir_features.features.spine import KEYS, TIME
+from fhir_features.features.spine import INSTANT, KEYS, TIME
 from fhir_features.features.summary import Summary, count_rows, incomplete_questions, resource_types, unknown_questions
 from fhir_features.features.terms import create_members
 from fhir_features.features.view import FeatureView
@@ -90,35 +90,37 @@ def retrieve(
     wanted: Sequence[Request],
     *,
     known_as_of: dt.datetime | None,
+    serving: str | Lag | None,
 ) -> TrainingSet:
-    """The training set of a spine (`spine.read_spine`). `known_as_of` is the audit's cut-off (TIME rule 3)."""
-    for request in wanted:
-        for feature in request.features:
-            if feature.name in spine.column_names:
-                raise SpineError(f"the entity frame has a column '{feature.name}', as a feature has: rename it")
-    places, distinct = _questions(con, spine, known_as_of)
+    """The training set of a spine (`spine.read_spine`). `known_as_of` is the audit's cut-off (TIME rule 3).
+
+    Each view answers by its cadence, or all by `serving` where that is not None.
+    """
+    names = [feature.name for request in wanted for feature in request.features]
+    for name in names:
+        if name in spine.column_names:
+            raise SpineError(f"the entity frame has a column '{name}', as a feature has: rename it")
     summary = Summary(rows=spine.num_rows)
-    ask(con, distinct)
-    unknown, incomplete = set(unknown_questions(con)), set()
+    unknown, incomplete = np.zeros(spine.num_rows, bool), np.zeros(spine.num_rows, bool)
+    columns: dict[str, pa.ChunkedArray] = {}
+    for one_serving, served_alike in _by_serving(wanted, serving).items():
+        places, distinct = _questions(con, spine, one_serving, known_as_of)
+        ask(con, distinct)
+        unknown |= np.isin(places, unknown_questions(con))
+        for request in served_alike:
+            plan = compile_features(request.features)
+            create_members(con, known, plan)
+            answered = pa.concat_tables(list(answers(con, known, plan)) or [plan.schema.empty_table()])
+            rows = answered.sort_by("question").drop_columns("question").take(places)
+            columns.update(zip(plan.names, rows.columns, strict=True))
+            count_rows(con, plan, summary)
+            incomplete |= np.isin(places, incomplete_questions(con, resource_types(plan)))
+    summary.unknown_patients = int(unknown.sum())
+    summary.incomplete = int(incomplete.sum())
     table = spine
-    for request in wanted:
-        plan = compile_features(request.features)
-        create_members(con, known, plan)
-        answered = pa.concat_tables(list(answers(con, known, plan)) or [plan.schema.empty_table()])
-        rows = answered.sort_by("question").drop_columns("question").take(places)
-        for name in plan.names:
-            table = table.append_column(name, rows.column(name))
-        count_rows(con, plan, summary)
-        incomplete |= set(incomplete_questions(con, resource_types(plan)))
-    summary.unknown_patients = _rows_of(places, unknown)
-    summary.incomplete = _rows_of(places, incomplete)
+    for name in names:
+        table = table.append_column(name, columns[name])
     return TrainingSet(table, summary)
-
-
-def _rows_of(places: pa.Array, questions: set[int]) -> int:
-    """How many rows of the spine ask one of some questions."""
-    among = pc.is_in(places, value_set=pa.array(sorted(questions), pa.int64()))
-    return int(pc.sum(among).as_py() or 0)
 
 
 def _chosen(item: object, views: dict[str, FeatureView]) -> tuple[FeatureView, tuple[Feature, ...]]:
@@ -138,12 +140,26 @@ def _chosen(item: object, views: dict[str, FeatureView]) -> tuple[FeatureView, t
     return view, (view.feature(name),)
 
 
+def _by_serving(wanted: Sequence[Request], serving: str | Lag | None) -> dict[Serving, list[Request]]:
+    """The requests that are answered as of the same instants, together."""
+    one = None if serving is None else read_serving(serving)
+    found: dict[Serving, list[Request]] = {}
+    for request in wanted:
+        found.setdefault(one or read_cadence(request.view.cadence), []).append(request)
+    return found
+
+
 def _questions(
-    con: duckdb.DuckDBPyConnection, spine: pa.Table, known_as_of: dt.datetime | None
+    con: duckdb.DuckDBPyConnection, spine: pa.Table, serving: Serving, known_as_of: dt.datetime | None
 ) -> tuple[pa.Array, pa.Table]:
-    """Which distinct question each row of the spine asks, and the distinct questions."""
+    """Which distinct question each row of the spine asks, and the distinct questions.
+
+    The serving moves T back to when the deployed pipeline had answered, and K with it.
+    """
     row_numbers = pa.array(np.arange(spine.num_rows))
-    con.register("spine", spine.select([*KEYS, TIME]).append_column("row_number", row_numbers))
+    answered_at = pa.array(serving.answered_at(spine.column(TIME).cast(pa.int64()).to_numpy())).cast(INSTANT)
+    asking = spine.select(KEYS).append_column(TIME, answered_at).append_column("row_number", row_numbers)
+    con.register("spine", asking)
     con.execute(f"""
 CREATE OR REPLACE TEMP TABLE spine_questions AS
 SELECT

@@ -11,9 +11,10 @@ import re
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
 
 from fhir_features.errors import DefinitionError
+from fhir_features.features.cadence import ON_CHANGE, read_cadence
 from fhir_features.features.compile import leaves
 from fhir_features.features.nodes import Aggregate, Encounters, Feature, Node, canonical_json
 from fhir_features.features.series import Unnamed
@@ -29,12 +30,16 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 class FeatureView(Node):
-    """A group of features that are asked for, built and served together. `cadence`: when it is answered (DESIGN.md)."""
+    """A group of features that are asked for, built and served together.
+
+    `cadence`: at which instants it is answered: `on_change`, or a schedule with its time zone, such as
+    `daily@02:00 Europe/Berlin`, `hourly@:15 UTC` or `weekly@Mon 02:00 Europe/Berlin`. It is part of the version.
+    """
 
     name: str
     entity: Literal["patient"]
     features: tuple[Feature, ...]
-    cadence: Literal["on_change"] = "on_change"
+    cadence: str = ON_CHANGE
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -56,6 +61,15 @@ class FeatureView(Node):
             if isinstance(feature, Unnamed):
                 raise DefinitionError(f"feature {number} of the view has no name: add .named('...')")
         return features
+
+    @field_validator("cadence")
+    @classmethod
+    def _is_a_cadence(cls, cadence: str, info: ValidationInfo) -> str:
+        try:
+            serving = read_cadence(cadence)
+        except ValueError as error:
+            raise DefinitionError(f"feature view '{info.data.get('name', '')}', cadence: {error}") from None
+        return cadence if cadence == ON_CHANGE else str(serving)
 
     @model_validator(mode="after")
     def _names_fit(self) -> FeatureView:
