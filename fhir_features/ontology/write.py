@@ -57,6 +57,20 @@ def write_artifact(
     return written
 
 
+def publish(partial: Path, home: Path, manifests: list[Manifest]) -> None:
+    """Move the artifacts of a release from where they were written to where they belong, once all of them are there.
+
+    Raises OntologyError, and moves none, if one of them stands with other content.
+    """
+    new = [manifest for manifest in manifests if not (home / manifest.folder).exists()]
+    for manifest in manifests:
+        if manifest not in new:
+            _refuse_other_content(home / manifest.folder, manifest)
+    for manifest in new:
+        (home / manifest.folder).parent.mkdir(parents=True, exist_ok=True)
+        (partial / manifest.folder).rename(home / manifest.folder)
+
+
 def _write_table(
     connection: duckdb.DuckDBPyConnection, folder: Path, name: TableName, query: str, suffix: str
 ) -> TableFile:

@@ -270,6 +270,13 @@ def lose_a_field(file: Path) -> None:
     file.write_text("".join(lines), encoding="utf-8", newline="")
 
 
+def replacing(old: str, new: str) -> Callable[[Path], None]:
+    def harm(file: Path) -> None:
+        file.write_text(file.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8", newline="")
+
+    return harm
+
+
 def lose_the_second_line(file: Path) -> None:
     lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
     file.write_text("".join(lines[:1] + lines[2:]), encoding="utf-8", newline="")
@@ -288,6 +295,22 @@ def lose_the_second_line(file: Path) -> None:
             "line 2: a description of a concept that is not there",
         ),
         ("rf2", rf2, "sct2_Relationship_Full_INT_20210131.txt", Path.unlink, "has no sct2_Relationship_Full"),
+        ("rf2", rf2, "sct2_Concept_Full_INT_20210131.txt", replacing("20200131", "20201331"), "line 2: effectiveTime"),
+        (
+            "rf2",
+            rf2,
+            "der2_iisssccRefset_ExtendedMapFull_INT_20210131.txt",
+            replacing("\t1\t1\tTRUE", "\t1\tx\tTRUE"),
+            "line 2: mapPriority 'x'",
+        ),
+        (
+            "rf2",
+            rf2,
+            "der2_sRefset_SimpleMapFull_INT_20210131.txt",
+            replacing(FEVER, ROOT[:-1] + "9"),
+            "line 2: a map of",
+        ),
+        ("athena", athena, "CONCEPT.csv", replacing("20020131", "2002"), "line 2: valid_start_date '2002'"),
         ("rrf", rrf, "RXNREL.RRF", cut_off, "line 4 is cut off"),
         ("rrf", rrf, "RXNCONSO.RRF", lose_a_field, "line 3 does not have the 19 fields"),
         ("rrf", rrf, "RXNCONSO.RRF", lose_the_second_line, "line 2: a relation of a concept"),
@@ -314,7 +337,23 @@ def test_a_damaged_release_is_refused_whole(
     with pytest.raises(OntologyError) as refused:
         import_release(kind, release, tmp_path / "home", "1")
     assert says in str(refused.value)
-    assert list((tmp_path / "home").rglob("manifest.json")) == []
+    assert list((tmp_path / "home").rglob("*")) == []
+
+
+def test_a_zip_that_is_damaged_inside_is_refused(tmp_path: Path) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", rf2(tmp_path / "release")))
+    content = bytearray(archive.read_bytes())
+    inside = content.index(b"sct2_Concept_Full_INT_20210131.txt") + 50
+    content[inside : inside + 40] = bytes(40)
+    archive.write_bytes(content)
+    with pytest.raises(OntologyError, match="not a whole zip file"):
+        import_release("rf2", archive, tmp_path / "home")
+
+
+def test_a_dry_run_checks_all_and_writes_nothing(tmp_path: Path) -> None:
+    manifests = import_release("rf2", rf2(tmp_path / "release"), tmp_path / "home", dry_run=True)
+    assert manifests[0].id == "snomed@INT-20210131"
+    assert list((tmp_path / "home").rglob("*")) == []
 
 
 def test_a_zip_is_read_as_the_folder_in_it(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Literal, Protocol
 from fhir_features.errors import UsageError, did_you_mean
 from fhir_features.ontology.artifacts import VERSION, Licence, Manifest, SourceFile
 from fhir_features.ontology.importers.reading import unpacked
+from fhir_features.ontology.write import publish
 
 # Kind of release: the module that reads it, and what it is.
 KINDS: dict[str, str] = {
@@ -31,10 +33,12 @@ KINDS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Import:
-    """What an importer gets: the unpacked release, the folder to write to, and the version if the user named one."""
+    """What an importer gets: the unpacked release, the site's ontologies folder, the folder to write to until all of
+    the release is there, and the version if the user named one."""
 
     path: Path
     home: Path
+    target: Path
     version: str | None
     progress: Callable[[str], None]
 
@@ -47,11 +51,17 @@ class Importer(Protocol):
 
 
 def import_release(
-    kind: str, path: Path, home: Path, version: str | None = None, progress: Callable[[str], None] = lambda _: None
+    kind: str,
+    path: Path,
+    home: Path,
+    version: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+    dry_run: bool = False,
 ) -> list[Manifest]:
     """Import a release of a kind (see KINDS) into an ontologies folder; `progress` is told each step.
 
-    Raises UsageError for an unknown kind or path, OntologyError for a release that is wrong or incomplete.
+    All artifacts of the release come to be, or none; on a dry run none. Raises UsageError for an unknown kind or path,
+    OntologyError for a release that is wrong or incomplete.
     """
     if kind not in KINDS:
         raise UsageError(f"there is no importer for '{kind}': {did_you_mean(kind, KINDS)}")
@@ -59,8 +69,12 @@ def import_release(
         raise UsageError(f"there is nothing at {path}: name the folder, file or zip of the release")
     module = importlib.import_module(f"fhir_features.ontology.importers.{kind}")
     importer: Importer = module
-    with unpacked(path) as folder:
-        return importer.import_release(Import(folder, home, version, progress))
+    home.mkdir(parents=True, exist_ok=True)
+    with unpacked(path) as folder, tempfile.TemporaryDirectory(dir=home, prefix=".partial-") as partial:
+        manifests = importer.import_release(Import(folder, home, Path(partial), version, progress))
+        if not dry_run:
+            publish(Path(partial), home, manifests)
+    return manifests
 
 
 def external_manifest(

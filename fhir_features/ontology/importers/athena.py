@@ -112,7 +112,7 @@ def _write_systems(
             sources=sources,
         )
         tables = {name: query.replace("$system", f"'{system}'") for name, query in _TABLES.items()}
-        manifests.append(write_artifact(connection, request.home, manifest, tables))
+        manifests.append(write_artifact(connection, request.target, manifest, tables))
     return manifests
 
 
@@ -135,7 +135,7 @@ def _write_maps(
             sources=sources,
         )
         query = f"FROM ({_MAPS_TO})\nWHERE source_system = '{source}'\n  AND target_system = '{target}'"
-        manifests.append(write_artifact(connection, request.home, manifest, {"map": query}))
+        manifests.append(write_artifact(connection, request.target, manifest, {"map": query}))
     return manifests
 
 

@@ -110,7 +110,7 @@ def _import_code_system(request: Import, resource: dict[str, Any]) -> Manifest:
     # Only is-a (the default) makes what is below a code a kind of it: https://hl7.org/fhir/R4/valueset-codesystem-hierarchy-meaning.html
     if resource.get("hierarchyMeaning", "is-a") == "is-a":
         tables["edge"] = "SELECT code AS child, parent, 'is_a' AS relation\nFROM rows\nWHERE parent IS NOT NULL"
-    return write_artifact(connection, request.home, manifest, tables)
+    return write_artifact(connection, request.target, manifest, tables)
 
 
 def _concepts(
@@ -146,7 +146,7 @@ def _import_concept_map(request: Import, resource: dict[str, Any]) -> Iterator[M
             sources=[request.path],
         )
         query = "SELECT *, 1 AS map_group, 1 AS map_priority\nFROM rows"
-        yield write_artifact(connection, request.home, manifest, {"map": query})
+        yield write_artifact(connection, request.target, manifest, {"map": query})
 
 
 def _map_rows(group: dict[str, Any]) -> Iterator[tuple[str, str | None, str, str | None, str | None]]:

@@ -96,7 +96,7 @@ def _import_codes(connection: duckdb.DuckDBPyConnection, request: Import, file: 
         "concept": "SELECT code, display, TRUE AS active, billable AS selectable\nFROM codes",
         "edge": "SELECT code AS child, parent, 'is_a' AS relation\nFROM codes\nWHERE parent IS NOT NULL",
     }
-    return write_artifact(connection, request.home, manifest, tables)
+    return write_artifact(connection, request.target, manifest, tables)
 
 
 def _fiscal_year(request: Import, file: Path) -> int:
@@ -138,7 +138,7 @@ def _import_history(connection: duckdb.DuckDBPyConnection, request: Import, file
         licence=_LICENCE,
         sources=[file],
     )
-    return write_artifact(connection, request.home, manifest, {"history": "FROM rows"})
+    return write_artifact(connection, request.target, manifest, {"history": "FROM rows"})
 
 
 _CODE = r"[A-Z][0-9A][0-9A-Z](?:\.[0-9A-Z]{1,4})?"

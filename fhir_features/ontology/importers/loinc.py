@@ -43,7 +43,7 @@ def import_release(request: Import) -> list[Manifest]:
         sources=[file for file in (terms, map_to) if file],
     )
     request.progress("writing")
-    return [write_artifact(connection, request.home, manifest, _TABLES)]
+    return [write_artifact(connection, request.target, manifest, _TABLES)]
 
 
 _VERSION = """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(path) as archive:
                 archive.extractall(folder)
-        except zipfile.BadZipFile:
+        except (zipfile.BadZipFile, zlib.error, EOFError):
             raise OntologyError(f"{path} is not a whole zip file: download it again") from None
         yield Path(folder)
 
@@ -67,7 +68,7 @@ def read_table(
     """
     import duckdb
 
-    _check_last_line(file)
+    check_last_line(file)
     present = _header(file, delimiter, columns) if header else list(columns)
     path, quote = str(file).replace("'", "''"), '"' if quoted else ""
     types = ", ".join("'{}': 'VARCHAR'".format(column.replace("'", "''")) for column in present)
@@ -94,7 +95,8 @@ def refuse_rows(connection: duckdb.DuckDBPyConnection, file: Path, what: str, qu
         raise OntologyError(f"{file}: line {row[0]}: {what} '{row[1]}'; the release is incomplete, get it again")
 
 
-def _check_last_line(file: Path) -> None:
+def check_last_line(file: Path) -> None:
+    """Refuse a text file whose last line does not end, or that is empty. Raises OntologyError."""
     with file.open("rb") as stream:
         stream.seek(0, 2)
         size = stream.tell()
@@ -107,7 +109,7 @@ def _check_last_line(file: Path) -> None:
 
 
 def _header(file: Path, delimiter: str, columns: Sequence[str]) -> list[str]:
-    with file.open(encoding="utf-8-sig") as stream:
+    with file.open(encoding="utf-8-sig", errors="replace") as stream:
         present = [name.strip('"') for name in stream.readline().rstrip("\r\n").split(delimiter)]
     missing = [column for column in columns if column not in present]
     if missing:

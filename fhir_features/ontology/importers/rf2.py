@@ -78,7 +78,7 @@ def import_release(request: Import) -> list[Manifest]:
     ).model_copy(update={"effective_from": day})
     request.progress("writing")
     tables: dict[TableName, str] = {**_TABLES, "concept": _CONCEPTS_IN_TIME if kind == "Full" else _CONCEPTS}
-    written = write_artifact(connection, request.home, manifest, tables)
+    written = write_artifact(connection, request.target, manifest, tables)
     return [written, *_import_maps(connection, request, kind, manifest.version)]
 
 
@@ -108,7 +108,7 @@ def _import_maps(connection: duckdb.DuckDBPyConnection, request: Import, kind: s
                 licence=_LICENCE,
                 sources=[file for file in (extended, simple) if file],
             )
-            yield write_artifact(connection, request.home, manifest, {"map": _MAP.replace("$refset", f"'{refset}'")})
+            yield write_artifact(connection, request.target, manifest, {"map": _MAP.replace("$refset", f"'{refset}'")})
 
 
 def _read(connection: duckdb.DuckDBPyConnection, name: str, file: Path, columns: tuple[str, ...]) -> None:
@@ -142,6 +142,8 @@ def _check_references(connection: duckdb.DuckDBPyConnection, descriptions: Path,
 def _check_known(connection: duckdb.DuckDBPyConnection, name: str, column: str, file: Path | None, what: str) -> None:
     if file:
         query = f"SELECT line, {column}\nFROM {name}\nWHERE {column} NOT IN (SELECT id FROM concepts)"
+        if what == "a map":
+            query += f"\n  AND refsetId IN ({', '.join(repr(refset) for refset in _MAPS)})"
         refuse_rows(connection, file, f"{what} of a concept that is not there", query)
 
 

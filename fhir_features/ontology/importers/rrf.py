@@ -66,8 +66,8 @@ def import_release(request: Import) -> list[Manifest]:
     )
     request.progress("writing")
     return [
-        write_artifact(connection, request.home, drugs, _TABLES),
-        write_artifact(connection, request.home, codes, {"map": _NDC}),
+        write_artifact(connection, request.target, drugs, _TABLES),
+        write_artifact(connection, request.target, codes, {"map": _NDC}),
     ]
 
 
