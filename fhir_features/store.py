@@ -19,12 +19,13 @@ from fhir_features.features.cadence import Lag
 from fhir_features.features.compile import compile_features
 from fhir_features.features.engine import stand_at
 from fhir_features.features.explain import Explanation, explain
+from fhir_features.features.history import find_version, record
 from fhir_features.features.repository import load_spines, load_views
 from fhir_features.features.retrieval import TrainingSet, requests, retrieve
 from fhir_features.features.spine import read_spine
 from fhir_features.features.tables import Build, build
 from fhir_features.features.terms import ontologies
-from fhir_features.features.view import FeatureView
+from fhir_features.features.view import FeatureView, LockedView
 from fhir_features.lake import newest_store_seq, reading
 
 
@@ -35,6 +36,8 @@ class FeatureStore:
         self.config = load_config(path)
         self.lake = self.config.warehouse.path / "lake"
         self.tables = self.config.warehouse.path / "features"
+        self.history = self.config.warehouse.path / "views"
+        self.spines_kept = self.config.warehouse.path / "spines"
 
     @cached_property
     def views(self) -> dict[str, FeatureView]:
@@ -52,6 +55,14 @@ class FeatureStore:
         """The anchored spines of the definitions, by the names of their variables. Raises DefinitionError."""
         return load_spines(self.config.features.path)
 
+    def locked(self, name: str) -> LockedView:
+        """A view by its name, under the lock in use, or by its name and version (`diabetes@1a2b3c`), under its own.
+
+        Raises UsageError for an unknown one, and what `history.restore` raises for one that cannot be restored.
+        """
+        plain, at, prefix = name.partition("@")
+        return find_version(self.history, plain, prefix) if at else LockedView(self.view(plain), ontologies())
+
     def sql(self, view: str | FeatureView) -> str:
         """The statement that answers a view."""
         chosen = self.view(view) if isinstance(view, str) else view
@@ -61,6 +72,7 @@ class FeatureStore:
         """Append to a view's feature table what is new up to the watermarks. Raises FeatureTableError, LakeError."""
         chosen = self.view(view) if isinstance(view, str) else view
         with reading(self.lake) as con:
+            record(self.history, LockedView(chosen, ontologies()))
             store_seq = newest_store_seq(con)
             stand_at(con, ontologies(), store_seq)
             return build(con, ontologies(), chosen, self.tables, store_seq=store_seq)
@@ -80,16 +92,17 @@ class FeatureStore:
         time zone; `site` may be absent when the configuration has one.
         Raises UsageError, LakeError.
         """
-        wanted = requests([feature], self.views)[0].features
+        request = requests([feature], self.locked)[0]
+        wanted, known = request.features, request.locked.known
         if len(wanted) != 1:
             raise UsageError(f"'{feature}' has {len(wanted)} features: name one, as 'view:{wanted[0].name}'")
         if site is None and len(self.sites) != 1:
             raise UsageError(f"there are {len(self.sites)} sites: name the patient's, one of {', '.join(self.sites)}")
         k = min(t, known_as_of or t)
         with reading(self.lake) as con:
-            stand_at(con, ontologies(), newest_store_seq(con))
+            stand_at(con, known, newest_store_seq(con))
             one_site = site or self.sites[0]
-            return explain(con, ontologies(), wanted[0], site=one_site, patient_id=patient_id, t=t, k=k)
+            return explain(con, known, wanted[0], site=one_site, patient_id=patient_id, t=t, k=k)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -111,6 +124,7 @@ class FeatureStore:
         cut off); or an anchored spine, such as `spine.encounters(at="start+24h")`. As many rows come out, in the
         same order, with all columns kept. `features`: "view:feature", "view" or FeatureView. `known_as_of`: an instant
         with a time zone after which nothing counts as known (TIME rule 3).
+        An earlier version of a view, "view@1a2b3c", is answered under the lock that it was recorded with.
 
         `serving`: which answers the model has at a row's instant. None: those of each view's cadence; `"exact"`: those
         of the instant itself; another schedule, or `lag("6h")` (also `"lag 6h"`): what if. T and K move back together.
@@ -118,10 +132,20 @@ class FeatureStore:
         """
         if known_as_of is not None and known_as_of.tzinfo is None:
             raise UsageError("known_as_of has no time zone: give an instant such as '2024-03-05T14:00:00Z'")
-        all_named = all(isinstance(item, FeatureView) for item in features)
-        wanted = requests(features, {} if all_named else self.views)
+        wanted = requests(features, self.locked)
         with reading(self.lake) as con:
-            stand_at(con, ontologies(), newest_store_seq(con))
+            for request in wanted:
+                record(self.history, request.locked)
+            store_seq = newest_store_seq(con)
+            stand_at(con, ontologies(), store_seq)
             anchored = isinstance(entity_df, Spine)
             spine = anchored_rows(con, ontologies(), entity_df) if anchored else read_spine(entity_df, sites=self.sites)
-            return retrieve(con, ontologies(), spine, wanted, known_as_of=known_as_of, serving=serving)
+            return retrieve(
+                con,
+                spine,
+                wanted,
+                store_seq=store_seq,
+                known_as_of=known_as_of,
+                serving=serving,
+                spines=self.spines_kept,
+            )

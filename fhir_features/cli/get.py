@@ -41,12 +41,15 @@ def command(
 
     ENTITIES can also be the name of a variable of features.py that holds a spine, such as spine.encounters(...).
 
+    VIEW@1a2b3c asks an earlier version of a view. Beside the output lies its receipt, NAME.receipt.json, from which
+    `fhir-features reproduce` makes it again.
+
     The summary is printed as JSON: {rows, unknown_patients, incomplete, excluded_values, known_at_source}.
     """
+    from fhir_features.features.retrieval import check_output
     from fhir_features.store import FeatureStore
 
-    if output.suffix not in (".parquet", ".csv"):
-        raise UsageError(f"{output} is neither .parquet nor .csv: name the output otherwise")
+    check_output(output)
     store = FeatureStore(config_path)
     answered = store.get_historical_features(
         _entities(store, entities),
@@ -54,14 +57,7 @@ def command(
         known_as_of=_instant(known_as_of) if known_as_of else None,
         serving=serving,
     )
-    if output.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        pq.write_table(answered.table, output, compression="zstd")
-    else:
-        import pyarrow.csv as csv
-
-        csv.write_csv(answered.table, output)
+    answered.save(output)
     print(json.dumps(vars(answered.summary), indent=2))
     if answered.summary.incomplete:
         print(f"warning: {answered.summary.incomplete:,} rows lie beyond the watermark", file=sys.stderr)

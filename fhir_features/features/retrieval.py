@@ -7,8 +7,10 @@ question asked twice is answered once.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -18,13 +20,20 @@ import pyarrow as pa
 from fhir_features.errors import SpineError, UsageError, did_you_mean
 from fhir_features.features.cadence import Lag, Serving, read_cadence, read_serving
 from fhir_features.features.compile import compile_features
-from fhir_features.features.engine import answers, ask
+from fhir_features.features.engine import answers, ask, stand_at
 from fhir_features.features.nodes import Feature
+from fhir_features.features.receipts import (
+    Provenance,
+    Receipt,
+    commits_hash,
+    keep_spine,
+    make_receipt,
+    read_watermarks,
+)
 from fhir_features.features.spine import INSTANT, KEYS, TIME
 from fhir_features.features.summary import Summary, count_rows, incomplete_questions, resource_types, unknown_questions
-from fhir_features.features.terms import create_members
-from fhir_features.features.view import FeatureView
-from fhir_features.ontology import Ontologies
+from fhir_features.features.terms import create_members, ontologies
+from fhir_features.features.view import FeatureView, LockedView
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,10 +42,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The answers, a row for each row of the entity frame, and their summary. Instants are UTC microseconds."""
+    """The answers, a row for each row of the entity frame, and their summary. Instants are UTC microseconds.
+
+    `spines` is the folder of the warehouse in which `save` keeps the spine.
+    """
 
     table: pa.Table
     summary: Summary
+    provenance: Provenance
+    spines: Path
+
+    @cached_property
+    def receipt(self) -> Receipt:
+        """What the answers rest on, and their hash. Raises UsageError for a column that cannot be hashed."""
+        summary = {**asdict(self.summary), "shares": self.summary.shares}
+        return make_receipt(self.provenance, self._spine, self.table, summary)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the rows to a .parquet or .csv file, their receipt beside it, and the spine into the warehouse.
+
+        Returns the path of the receipt, `<name>.receipt.json`. Raises UsageError for another kind of file.
+        """
+        output = Path(path)
+        check_output(output)
+        if output.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            pq.write_table(self.table, output, compression="zstd")
+        else:
+            import pyarrow.csv as csv
+
+            csv.write_csv(self.table, output)
+        keep_spine(self.spines, self._spine, self.receipt.spine.sha256)
+        receipt = output.with_suffix(".receipt.json")
+        receipt.write_text(self.receipt.to_json(), encoding="utf-8")
+        return receipt
+
+    @property
+    def _spine(self) -> pa.Table:
+        asked = {name for _, names in self.provenance.views for name in names}
+        return self.table.select([name for name in self.table.column_names if name not in asked])
 
     def to_arrow(self) -> pa.Table:
         """The rows as an Arrow table."""
@@ -55,46 +100,61 @@ class TrainingSet:
         return self.table.to_pandas()
 
 
+def check_output(path: Path) -> None:
+    """Refuse a file that a training set cannot be written to. Raises UsageError."""
+    if path.suffix not in (".parquet", ".csv"):
+        raise UsageError(f"{path} is neither .parquet nor .csv: name the output otherwise")
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked of one view: some of its features."""
 
-    view: FeatureView
+    locked: LockedView
     features: tuple[Feature, ...]
 
+    @property
+    def view(self) -> FeatureView:
+        """The view."""
+        return self.locked.view
 
-def requests(features: object, views: dict[str, FeatureView]) -> list[Request]:
-    """What a list of "view:feature", "view" or FeatureView asks for, one request a view, in the order of the list."""
+
+def requests(features: object, find: Callable[[str], LockedView]) -> list[Request]:
+    """What a list of "view:feature", "view" or FeatureView asks for, one request a view, in the order of the list.
+
+    `find` gives the view of a name, or of a name and a version (`view@1a2b3c`).
+    """
     if isinstance(features, str | FeatureView):
         features = [features]
     if not isinstance(features, Sequence) or not features:
         raise UsageError("features is a list of 'view:feature', 'view' or FeatureView: name at least one")
-    wanted: dict[str, list[Feature]] = {}
-    used: dict[str, FeatureView] = {}
+    wanted: dict[LockedView, list[Feature]] = {}
+    find = cache(find)
     for item in features:
-        view, chosen = _chosen(item, views)
-        used[view.name] = view
-        asked = wanted.setdefault(view.name, [])
+        locked, chosen = _chosen(item, find)
+        asked = wanted.setdefault(locked, [])
         asked += [feature for feature in chosen if feature not in asked]
     names = [feature.name for chosen in wanted.values() for feature in chosen]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"two views give a feature '{name}': ask for one of them, as 'view:{name}'")
-    return [Request(used[name], tuple(chosen)) for name, chosen in wanted.items()]
+    return [Request(locked, tuple(chosen)) for locked, chosen in wanted.items()]
 
 
 def retrieve(
     con: duckdb.DuckDBPyConnection,
-    known: Ontologies,
     spine: pa.Table,
     wanted: Sequence[Request],
     *,
+    store_seq: int,
     known_as_of: dt.datetime | None,
     serving: str | Lag | None,
+    spines: Path,
 ) -> TrainingSet:
-    """The training set of a spine (`spine.read_spine`). `known_as_of` is the audit's cut-off (TIME rule 3).
+    """The training set of a spine (`spine.read_spine`), from the lake as it stood at `store_seq`.
 
-    Each view answers by its cadence, or all by `serving` where that is not None.
+    `known_as_of` is the audit's cut-off (TIME rule 3). Each view answers under its own lock and by its cadence, or all
+    by `serving` where that is not None. `spines` is where `TrainingSet.save` keeps spines.
     """
     names = [feature.name for request in wanted for feature in request.features]
     for name in names:
@@ -103,11 +163,16 @@ def retrieve(
     summary = Summary(rows=spine.num_rows)
     unknown, incomplete = np.zeros(spine.num_rows, bool), np.zeros(spine.num_rows, bool)
     columns: dict[str, pa.ChunkedArray] = {}
+    known = wanted[0].locked.known
+    stand_at(con, known, store_seq)
     for one_serving, served_alike in _by_serving(wanted, serving).items():
         places, distinct = _questions(con, spine, one_serving, known_as_of)
         ask(con, distinct)
         unknown |= np.isin(places, unknown_questions(con))
         for request in served_alike:
+            if request.locked.known != known:
+                known = request.locked.known
+                stand_at(con, known, store_seq)
             plan = compile_features(request.features)
             create_members(con, known, plan)
             answered = pa.concat_tables(list(answers(con, known, plan)) or [plan.schema.empty_table()])
@@ -120,24 +185,31 @@ def retrieve(
     table = spine
     for name in names:
         table = table.append_column(name, columns[name])
-    return TrainingSet(table, summary)
+    provenance = Provenance(
+        store_seq=store_seq,
+        commits=commits_hash(con, store_seq),
+        watermarks=read_watermarks(con),
+        known_as_of=known_as_of,
+        serving=None if serving is None else str(read_serving(serving)),
+        views=tuple((request.locked, tuple(feature.name for feature in request.features)) for request in wanted),
+    )
+    return TrainingSet(table, summary, provenance, spines)
 
 
-def _chosen(item: object, views: dict[str, FeatureView]) -> tuple[FeatureView, tuple[Feature, ...]]:
+def _chosen(item: object, find: Callable[[str], LockedView]) -> tuple[LockedView, tuple[Feature, ...]]:
     if isinstance(item, FeatureView):
-        return item, item.features
+        return LockedView(item, ontologies()), item.features
     if not isinstance(item, str):
         raise UsageError(f"features holds 'view:feature', 'view' or FeatureView, not {type(item).__name__}")
     view_name, _, name = item.partition(":")
-    if view_name not in views:
-        raise UsageError(f"there is no feature view '{view_name}': {did_you_mean(view_name, views)}")
-    view = views[view_name]
+    locked = find(view_name)
+    view = locked.view
     if not name:
-        return view, view.features
+        return locked, view.features
     if name not in {feature.name for feature in view.features}:
         known = [feature.name for feature in view.features]
         raise UsageError(f"feature view '{view_name}' has no feature '{name}': {did_you_mean(name, known)}")
-    return view, (view.feature(name),)
+    return locked, (view.feature(name),)
 
 
 def _by_serving(wanted: Sequence[Request], serving: str | Lag | None) -> dict[Serving, list[Request]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -16,9 +17,10 @@ from pydantic import ValidationError, ValidationInfo, field_validator, model_val
 from fhir_features.errors import DefinitionError
 from fhir_features.features.cadence import ON_CHANGE, read_cadence
 from fhir_features.features.compile import leaves
-from fhir_features.features.nodes import Aggregate, Encounters, Feature, Node, canonical_json
+from fhir_features.features.nodes import Aggregate, Encounters, Feature, Node, Observations, canonical_json
 from fhir_features.features.series import Unnamed
 from fhir_features.features.terms import ontologies
+from fhir_features.ontology import Ontologies
 
 # Goes up when the same definition over the same rows would give another answer.
 SEMANTICS_VERSION = 1
@@ -88,11 +90,16 @@ class FeatureView(Node):
 
     @cached_property
     def version(self) -> str:
-        """The hash (64 hexadecimal digits) of everything that can change an answer, under the lock in use.
+        """The view's version (`version_under`) under the lock in use."""
+        return self.version_under(ontologies())
 
-        Of the ontologies it covers what the view's concept sets reach (members, maps, rules), and nothing else.
+    def version_under(self, known: Ontologies) -> str:
+        """The hash (64 hexadecimal digits) of everything that can change an answer, under the lock of `known`.
+
+        Of the ontologies it covers what the view's concept sets reach (members, maps, rules), and the facts that their
+        units are converted by, and nothing else.
         """
-        return hashlib.sha256(canonical_json(self._reach()).encode()).hexdigest()
+        return hashlib.sha256(canonical_json(self._reach(known)).encode()).hexdigest()
 
     def feature(self, name: str) -> Feature:
         """One feature by its name. Raises KeyError."""
@@ -102,15 +109,30 @@ class FeatureView(Node):
         """The view as plain data; `FeatureView(**definition)` gives an equal view."""
         return self.model_dump(mode="json")
 
-    def _reach(self) -> dict[str, Any]:
+    def _reach(self, known: Ontologies) -> dict[str, Any]:
         values = [value for feature in self.features for value in leaves(feature.value)]
         rows = [value.rows for value in values if isinstance(value, Aggregate)]
         concepts = [each.concepts for each in rows if not isinstance(each, Encounters)]
+        measured = [each.concepts for each in rows if isinstance(each, Observations) and each.unit is not None]
         return {
             "semantics": SEMANTICS_VERSION,
             "definition": self.definition(),
-            "ontologies": [ontologies().digest(each) for each in concepts],
+            "ontologies": [known.digest(each) for each in concepts],
+            "units": [known.units_digest(each) for each in measured],
         }
+
+
+@dataclass(frozen=True)
+class LockedView:
+    """A feature view and the ontologies that it is answered under: together they have a version."""
+
+    view: FeatureView
+    known: Ontologies
+
+    @cached_property
+    def version(self) -> str:
+        """The view's version under these ontologies."""
+        return self.view.version_under(self.known)
 
 
 def _check_name(what: str, name: str) -> None:
