@@ -15,12 +15,14 @@ from typing import Any
 from fhir_features.config import load_config
 from fhir_features.errors import UsageError, did_you_mean
 from fhir_features.features.anchors import Spine, anchored_rows
+from fhir_features.features.assurance import Assurance, assure
 from fhir_features.features.cadence import Lag
 from fhir_features.features.compile import compile_features
 from fhir_features.features.engine import stand_at
 from fhir_features.features.explain import Explanation, explain
 from fhir_features.features.history import find_version, record
-from fhir_features.features.repository import load_spines, load_views
+from fhir_features.features.invented import read_patients
+from fhir_features.features.repository import TESTS_NAME, load_spines, load_views
 from fhir_features.features.retrieval import TrainingSet, requests, retrieve
 from fhir_features.features.spine import read_spine
 from fhir_features.features.tables import Build, build
@@ -67,6 +69,14 @@ class FeatureStore:
         """The statement that answers a view."""
         chosen = self.view(view) if isinstance(view, str) else view
         return compile_features(chosen.features).sql
+
+    def test(self) -> Assurance:
+        """Ask the features of the invented patients of `feature_tests.md`, beside the definitions; needs no warehouse.
+
+        Raises DefinitionError for a mistake on that page or in the definitions.
+        """
+        patients = read_patients(self.config.features.path / TESTS_NAME)
+        return assure(ontologies(), self.views, patients)
 
     def build(self, view: str | FeatureView) -> Build:
         """Append to a view's feature table what is new up to the watermarks. Raises FeatureTableError, LakeError."""

@@ -1,15 +1,17 @@
-"""`fhir-features features`: what is defined."""
+"""`fhir-features features`: what is defined, and whether it says what is meant."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sys
 
 import click
 
 
 @click.group()
 def command() -> None:
-    """Show the feature views of the project."""
+    """Show the feature views of the project, and test them."""
 
 
 @command.command("list")
@@ -46,3 +48,28 @@ def show_view(config_path: str, view: str, sql: bool) -> None:
 
     store = FeatureStore(config_path)
     print(store.sql(view) if sql else json.dumps(store.view(view).definition(), indent=2))
+
+
+@command.command("test")
+@click.option("--json", "as_json", is_flag=True, help="Print {patients, answers, failures} as JSON.")
+@click.pass_obj
+def test_views(config_path: str, as_json: bool) -> None:
+    """Ask the features of the invented patients in feature_tests.md, beside features.py.
+
+    Of each answer that is not as expected stand its line on that page, and what `explain` says of the rows that bear
+    on it. No warehouse is needed. The exit code is 1 when an answer is not as expected.
+    """
+    from fhir_features.store import FeatureStore
+
+    found = FeatureStore(config_path).test()
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), indent=2, default=str))
+    else:
+        for each in found.failures:
+            print(f"line {each.line}, {each.patient}")
+            print(f"  {each.feature} at {each.asked_at:%Y-%m-%d %H:%M} is {each.got}, expected {each.expected}")
+            for verdict in each.why:
+                print(f"    {verdict}")
+        print(f"{found.answers} answers of {found.patients} patients: {len(found.failures)} not as expected")
+    if found.failures:
+        sys.exit(1)

@@ -16,6 +16,7 @@ from fhir_features.features.anchors import Spine
 from fhir_features.features.view import FeatureView
 
 FILE_NAME = "features.py"
+TESTS_NAME = "feature_tests.md"
 
 
 def load_views(folder: Path) -> dict[str, FeatureView]:

@@ -1,6 +1,16 @@
 """The store: how to reach it, what its tables are, how to commit to it and how to read it as of a commit."""
 
-from fhir_features.lake.attach import bucket_count, bucket_sql, commit, connect, identifier, literal, reading, writing
+from fhir_features.lake.attach import (
+    bucket_count,
+    bucket_sql,
+    commit,
+    connect,
+    identifier,
+    in_memory,
+    literal,
+    reading,
+    writing,
+)
 from fhir_features.lake.scan import create_views, newest_store_seq
 from fhir_features.lake.schema import EVENT_TABLES, Table
 from fhir_features.lake.usage import code_counts, rows_and_patients
@@ -15,6 +25,7 @@ __all__ = [
     "connect",
     "create_views",
     "identifier",
+    "in_memory",
     "literal",
     "newest_store_seq",
     "reading",

@@ -72,6 +72,18 @@ def writing(path: Path, *, buckets: int) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
+def in_memory() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection with an empty lake that lives in memory, all patients in one bucket: for a handful of rows."""
+    con = connect()
+    try:
+        con.execute("ATTACH ':memory:' AS lake")
+        _create_tables(con, buckets=1)
+        yield con
+    finally:
+        con.close()
+
+
+@contextmanager
 def commit(con: duckdb.DuckDBPyConnection, message: str) -> Iterator[int]:
     """One transaction over all tables. Gives its store_seq; an error inside leaves the lake as it was."""
     con.execute("BEGIN TRANSACTION")
@@ -145,16 +157,20 @@ def _create_missing(con: duckdb.DuckDBPyConnection, buckets: int) -> None:
     if "meta" in have:
         return
     con.execute("BEGIN TRANSACTION")
+    _create_tables(con, buckets)
+    for view in canonical_views():
+        con.execute(view)
+    con.execute("COMMIT")
+    con.execute("CALL lake.set_option('parquet_compression', 'zstd')")
+
+
+def _create_tables(con: duckdb.DuckDBPyConnection, buckets: int) -> None:
     for table in TABLES:
         columns = ",\n  ".join(f"{identifier(name)} {kind}" for name, kind in table.columns)
         con.execute(f"CREATE TABLE lake.{identifier(table.name)} (\n  {columns}\n)")
-    for view in canonical_views():
-        con.execute(view)
     con.execute(
         "INSERT INTO lake.meta VALUES ('format_version', ?), ('buckets', ?)", [str(FORMAT_VERSION), str(buckets)]
     )
-    con.execute("COMMIT")
-    con.execute("CALL lake.set_option('parquet_compression', 'zstd')")
 
 
 def _meta(con: duckdb.DuckDBPyConnection) -> dict[str, str]:

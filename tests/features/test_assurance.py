@@ -1,0 +1,137 @@
+"""User tests: invented patients on a page, asked through the engine, and what is said where an answer differs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_feature_commands import run
+
+from fhir_features.errors import DefinitionError
+from fhir_features.features import load_views
+from fhir_features.features.assurance import Assurance, assure
+from fhir_features.features.invented import read_patients
+from fhir_features.features.terms import ontologies
+
+REPO = Path(__file__).parents[2] / "feature_repo"
+PAGE = """# Tests
+
+Prose is for people.
+
+## A correction
+
+| born | sex | deceased |
+|------|:---:|---|
+| 1960-05-04 | female | |
+
+| observation | drawn | known | until | value | unit |
+| --- | --- | --- | --- | --- | --- |
+| loinc:4548-4 | 2024-03-05 09:00+01:00 | 2024-03-05 14:00 | 2024-03-07 10:00 | 7.5 | % |
+| loinc:4548-4 | 2024-03-05 08:00 | 2024-03-07 10:00 | | 6.4 | % |
+
+| asked at | known as of | diabetes:hba1c_last_1y | diabetes:t2dm_active |
+| --- | --- | --- | --- |
+| 2024-03-05 13:59 | | | false |
+| 2024-03-05 14:00 | | 7.5 | false |
+| 2024-03-07 10:00 | | 6.4 | false |
+| 2024-03-09 | 2024-03-06 00:00 | 7.5 | false |
+"""
+
+
+def outcome(tmp_path: Path, page: str) -> Assurance:
+    file = tmp_path / "feature_tests.md"
+    file.write_text(page)
+    return assure(ontologies(), load_views(REPO), read_patients(file))
+
+
+def test_the_shipped_features_say_what_their_page_says() -> None:
+    found = assure(ontologies(), load_views(REPO), read_patients(REPO / "feature_tests.md"))
+    assert found.failures == ()
+    views = load_views(REPO)
+    asked = {
+        name for patient in read_patients(REPO / "feature_tests.md") for each in patient.asked for name in each.expected
+    }
+    defined = {f"{view.name}:{feature.name}" for view in views.values() for feature in view.features}
+    assert defined - asked == {"cardiovascular:age"}, "a shipped feature without a test"
+
+
+def test_answers_as_expected_are_counted(tmp_path: Path) -> None:
+    assert outcome(tmp_path, PAGE) == Assurance(patients=1, answers=8, failures=())
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "expected", "got"),
+    [
+        ("14:00 | | 7.5 | false", "14:00 | | 7.4 | false", "7.4", "7.5"),
+        ("14:00 | | 7.5 | false", "14:00 | | | false", "nothing", "7.5"),
+        ("14:00 | | 7.5 | false", "14:00 | | high | false", "high", "7.5"),
+        ("14:00 | | 7.5 | false", "14:00 | | 7.5 | true", "true", "false"),
+        ("14:00 | | 7.5 | false", "14:00 | | 7.5 | 0", "0", "false"),
+        ("13:59 | | | false", "13:59 | | 7.5 | false", "7.5", "nothing"),
+    ],
+)
+def test_another_answer_fails(tmp_path: Path, written: str, instead: str, expected: str, got: str) -> None:
+    assert written in PAGE
+    (failure,) = outcome(tmp_path, PAGE.replace(written, instead)).failures
+    assert (failure.patient, failure.expected, failure.got) == ("A correction", expected, got)
+
+
+def test_a_failure_says_why_the_answer_is_what_it_is(tmp_path: Path) -> None:
+    (failure,) = outcome(tmp_path, PAGE.replace("| 6.4 | false", "| 7.5 | false")).failures
+    line = PAGE.splitlines().index("| 2024-03-07 10:00 | | 6.4 | false |") + 1
+    assert (failure.line, failure.feature) == (line, "diabetes:hba1c_last_1y")
+    assert any("superseded" in verdict for verdict in failure.why)
+    assert any(verdict.endswith("counts") for verdict in failure.why)
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "says"),
+    [
+        (
+            "| observation | drawn |",
+            "| observation | drwan |",
+            "'drwan' is no column of observation: did you mean 'drawn'",
+        ),
+        ("| observation |", "| observations |", "'observations' is no kind of table: did you mean 'observation'"),
+        ("loinc:4548-4 | 2024-03-05 08:00", "loinc:4548-4 | ", "line 14: the line says no 'drawn'"),
+        ("loinc:4548-4 | 2024-03-05 08:00", "loinc:4548-4 | the 5th", "'the 5th' is not an instant"),
+        ("loinc:4548-4 | 2024-03-05 08:00", "4548-4 | 2024-03-05 08:00", "'4548-4' is not a concept"),
+        ("| 6.4 | % |", "| low | % |", "'low' is not a number"),
+        ("| 6.4 | % |", "| 6.4 | percents |", "'percents' is not a UCUM unit"),
+        ("| 6.4 | % |", "| 6.4 |", "the table has 6 columns, and this line 5"),
+        ("1960-05-04", "May 1960", "'May 1960' is not a date"),
+        ("female | |", "female | maybe |", "'maybe' is neither 'yes' nor 'no'"),
+        ("diabetes:t2dm_active", "diabetes:t2dm_actve", "ask for 'diabetes:t2dm_actve': did you mean"),
+        ("## A correction", "A correction", "before the first '## heading'"),
+        ("| asked at | known as of | diabetes:hba1c_last_1y | diabetes:t2dm_active |", "", "is no kind of table"),
+    ],
+)
+def test_a_mistake_on_the_page_is_one_line_that_names_it(tmp_path: Path, written: str, instead: str, says: str) -> None:
+    assert written in PAGE
+    with pytest.raises(DefinitionError) as refused:
+        outcome(tmp_path, PAGE.replace(written, instead))
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_page_that_expects_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DefinitionError, match="expect nothing"):
+        outcome(tmp_path, "# Tests\n\n## A patient\n")
+    with pytest.raises(DefinitionError, match="there are no feature tests at"):
+        read_patients(tmp_path / "nowhere.md")
+
+
+def test_the_command_needs_no_warehouse_and_ends_with_1_where_an_answer_differs(project: Any) -> None:
+    page = project.folder / "feature_repo" / "feature_tests.md"
+    page.write_text(PAGE)
+    good = run(project, "features", "test")
+    assert (good.returncode, good.stdout) == (0, "8 answers of 1 patients: 0 not as expected\n")
+    page.write_text(PAGE.replace("| 6.4 | false", "| 7.5 | false"))
+    bad = run(project, "features", "test")
+    assert bad.returncode == 1
+    assert "diabetes:hba1c_last_1y at 2024-03-07 10:00 is 6.4, expected 7.5" in bad.stdout
+    as_json = run(project, "features", "test", "--json")
+    assert as_json.returncode == 1
+    assert [each["got"] for each in json.loads(as_json.stdout)["failures"]] == ["6.4"]
