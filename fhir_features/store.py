@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fhir_features.config import load_config
 from fhir_features.errors import UsageError, did_you_mean
@@ -29,6 +29,10 @@ from fhir_features.features.tables import Build, build
 from fhir_features.features.terms import ontologies
 from fhir_features.features.view import FeatureView, LockedView
 from fhir_features.lake import newest_store_seq, reading
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
 
 class FeatureStore:
@@ -147,15 +151,18 @@ class FeatureStore:
             for request in wanted:
                 record(self.history, request.locked)
             store_seq = newest_store_seq(con)
-            stand_at(con, ontologies(), store_seq)
-            anchored = isinstance(entity_df, Spine)
-            spine = anchored_rows(con, ontologies(), entity_df) if anchored else read_spine(entity_df, sites=self.sites)
             return retrieve(
                 con,
-                spine,
+                self._spine(con, entity_df, store_seq),
                 wanted,
                 store_seq=store_seq,
                 known_as_of=known_as_of,
                 serving=serving,
                 spines=self.spines_kept,
             )
+
+    def _spine(self, con: duckdb.DuckDBPyConnection, entity_df: Any, store_seq: int) -> pa.Table:
+        if not isinstance(entity_df, Spine):
+            return read_spine(entity_df, sites=self.sites)
+        stand_at(con, ontologies(), store_seq)
+        return anchored_rows(con, ontologies(), entity_df)
