@@ -9,10 +9,10 @@ from fhir_features.ontology.concept_sets import ConceptSet, concept_set
 from fhir_features.ontology.coverage import Coverage, code_coverage
 from fhir_features.ontology.diff import Change
 from fhir_features.ontology.impact import Impact
-from fhir_features.ontology.importers.fhir import value_set
 from fhir_features.ontology.ontologies import Ontologies, load_ontologies, ontologies_under
 from fhir_features.ontology.systems import Concept, parse_concept
 from fhir_features.ontology.units import Conversion, Units
+from fhir_features.ontology.value_sets import value_set
 
 __all__ = [
     "Change",

@@ -33,7 +33,7 @@ RULES_VERSION = 2
 # What a version may be written with: it is part of folder names.
 VERSION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
-TableName = Literal["concept", "designation", "edge", "history", "map"]
+TableName = Literal["concept", "designation", "edge", "history", "map", "member"]
 
 # concept      a code in one state. kind: RxNorm term type, LOINC class; selectable: ICD billable; unit: LOINC's example
 #              UCUM unit; the state holds as long as the release does, or in [valid_from, valid_to), with a row for each
@@ -44,6 +44,7 @@ TableName = Literal["concept", "designation", "edge", "history", "map"]
 #              was_a, split (candidates)
 # map          source to target; target null says that there is none. Equivalence as in FHIR R4 ConceptMap: wider means
 #              that the target is wider. One group is one needed target; in it the first rule that holds wins
+# member       what a value set names: a code, with all below it (descendants) or only that (below), in it or out of it
 TABLES: dict[TableName, dict[str, str]] = {
     "concept": {
         "code": "VARCHAR",
@@ -66,6 +67,13 @@ TABLES: dict[TableName, dict[str, str]] = {
         "map_priority": "INTEGER",
         "rule": "VARCHAR",
         "advice": "VARCHAR",
+    },
+    "member": {
+        "member_system": "VARCHAR",
+        "code": "VARCHAR",
+        "display": "VARCHAR",
+        "reach": "VARCHAR",
+        "excluded": "BOOLEAN",
     },
 }
 
@@ -104,11 +112,12 @@ class Manifest(_Record):
 
     `effective_from` and `effective_to` (exclusive, null = not yet ended) are the dates on which the release governs
     coding. `content` is `complete` if a code that is not in it does not exist. A `map` translates between systems; a
-    `classification` groups codes of `system` into classes of `target_system`; a `history` says what became of codes.
+    `classification` groups codes of `system` into classes of `target_system`; a `history` says what became of codes; a
+    `valueset`, whose `system` is its own name, says which codes it means.
     """
 
     id: str
-    kind: Literal["codesystem", "map", "classification", "history"]
+    kind: Literal["codesystem", "map", "classification", "history", "valueset"]
     system: str
     target_system: str | None = None
     version: Annotated[str, Field(pattern=VERSION.pattern)]
@@ -126,8 +135,8 @@ class Manifest(_Record):
     @property
     def folder(self) -> Path:
         """Where an artifact lies below an ontologies folder."""
-        if self.kind == "codesystem":
-            return Path("codesystem", self.system, self.version)
+        if self.kind in ("codesystem", "valueset"):
+            return Path(self.kind, self.system, self.version)
         return Path("map", f"{self.system}__{self.target_system}", self.version)
 
 

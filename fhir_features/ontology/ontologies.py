@@ -22,6 +22,7 @@ from fhir_features.ontology.impact import Impact, impact
 from fhir_features.ontology.search import Found, search
 from fhir_features.ontology.systems import Concept, ontologies_home, systems
 from fhir_features.ontology.units import Units
+from fhir_features.ontology.value_sets import locked_value_set
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,6 +77,10 @@ class Ontologies:
         if concepts not in self._expanded:
             self._expanded[concepts] = tuple(sorted(expand.expand(self._catalog, concepts)))
         return self._expanded[concepts]
+
+    def value_set(self, name: str) -> ConceptSet:
+        """What a value set in the lock means (`valueset.NAME@VERSION`). Raises UsageError if there is none."""
+        return locked_value_set(self._catalog, name)
 
     def check(self, concepts: ConceptSet) -> None:
         """Refuse a set with a code that does not exist. Raises DefinitionError with the nearest right code.

@@ -27,7 +27,7 @@ KINDS: dict[str, str] = {
     "icd10cm": "ICD-10-CM order file, tabular XML or conversion table",
     "loinc": "LOINC table (CSV) with MapTo",
     "athena": "OMOP vocabularies from Athena: concepts, relationships, ancestors",
-    "fhir": "FHIR R4 CodeSystem or ConceptMap (JSON)",
+    "fhir": "FHIR R4 CodeSystem, ValueSet or ConceptMap (JSON)",
 }
 
 
@@ -85,13 +85,13 @@ def external_manifest(
     content: Literal["complete", "fragment"],
     licence: str,
     sources: list[Path],
-    kind: Literal["codesystem", "map", "history"] = "codesystem",
+    kind: Literal["codesystem", "map", "history", "valueset"] = "codesystem",
     target_system: str | None = None,
 ) -> Manifest:
     """The manifest of an imported artifact before its tables are written: it must not be passed on."""
     if not VERSION.fullmatch(version):
         raise UsageError(f"'{version}' cannot be a version: give one of letters, digits and '.-_' with --version")
-    name = system if kind == "codesystem" else f"{system}__{target_system}"
+    name = {"codesystem": system, "valueset": f"valueset.{system}"}.get(kind, f"{system}__{target_system}")
     return Manifest(
         id=f"{name}@{version}",
         kind=kind,

@@ -1,165 +1,193 @@
-"""FHIR R4 CodeSystem and ConceptMap as JSON, and what a ValueSet means as a concept set.
+"""FHIR R4 CodeSystem, ValueSet and ConceptMap as JSON.
 
-Formats: https://hl7.org/fhir/R4/codesystem.html, https://hl7.org/fhir/R4/conceptmap.html and
-https://hl7.org/fhir/R4/valueset.html. A system must be known; a site's own are added in `systems.toml` in its folder.
+Formats: https://hl7.org/fhir/R4/codesystem.html, https://hl7.org/fhir/R4/valueset.html and
+https://hl7.org/fhir/R4/conceptmap.html. A system must be known; a site's own are added in `systems.toml` in its folder.
 """
 
 from __future__ import annotations
 
-import json
+import re
+from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from fhir_features.errors import DefinitionError, OntologyError, UsageError
+from fhir_features.errors import OntologyError, UsageError
 from fhir_features.ontology.artifacts import Manifest, TableName
-from fhir_features.ontology.concept_sets import ConceptSet, concept_set
 from fhir_features.ontology.importers import Import, external_manifest
-from fhir_features.ontology.systems import identify_system
+from fhir_features.ontology.systems import System, code_forms, identify_system
+from fhir_features.ontology.value_sets import members, read_resource
 from fhir_features.ontology.write import write_artifact
 
 # Equivalences that say that there is no target: https://hl7.org/fhir/R4/valueset-concept-map-equivalence.html
 _NO_TARGET = frozenset({"unmatched", "disjoint"})
+_EQUIVALENCES = _NO_TARGET | frozenset("relatedto equivalent equal wider subsumes narrower specializes inexact".split())
+
+_CODES = ("code", "display", "active", "selectable")
+_EDGES = ("child", "parent")
+_NAMES = ("code", "language", "text")
+_MAPS = ("source", "target", "equivalence", "rule", "advice")
+_MEMBERS = ("member_system", "code", "display", "reach", "excluded")
 
 
 def import_release(request: Import) -> list[Manifest]:
-    """Import one CodeSystem or ConceptMap. Raises OntologyError for JSON that is no such resource."""
-    resource = _read(request.path)
+    """Import one CodeSystem, ValueSet or ConceptMap. Raises OntologyError for JSON that is no such resource."""
+    resource = read_resource(request.path)
     kind = resource.get("resourceType")
     if kind == "CodeSystem":
         return [_import_code_system(request, resource)]
+    if kind == "ValueSet":
+        return [_import_value_set(request, resource)]
     if kind == "ConceptMap":
         return list(_import_concept_map(request, resource))
-    raise OntologyError(f"{request.path} is a {kind}, not a CodeSystem or ConceptMap: import one of these")
-
-
-def value_set(path: str | Path) -> ConceptSet:
-    """What a FHIR ValueSet (JSON) means, as a concept set: its enumerated codes, `is-a` filters and excludes.
-
-    Raises DefinitionError for a rule that a concept set cannot say, such as another filter or an imported ValueSet.
-    """
-    resource = _read(Path(path))
-    compose = resource.get("compose", {})
-    included = [_component(path, part) for part in compose.get("include", ())]
-    if resource.get("resourceType") != "ValueSet" or not included:
-        raise DefinitionError(f"{path} is not a ValueSet that includes something: its `compose.include` is what counts")
-    excluded = [_component(path, part) for part in compose.get("exclude", ())]
-    meant = included[0] if len(included) == 1 else ConceptSet(operation="union", parts=tuple(included))
-    return ConceptSet(operation="difference", parts=(meant, *excluded)) if excluded else meant
-
-
-def _component(path: str | Path, component: dict[str, Any]) -> ConceptSet:
-    system = _known_system(path, component.get("system"), DefinitionError)
-    parts = [concept_set(f"{system}:{concept['code']}") for concept in component.get("concept", ())]
-    for rule in component.get("filter", ()):
-        below = concept_set(f"{system}:{rule['value']}", descendants=rule["op"] in ("is-a", "descendent-of"))
-        if rule["property"] != "concept" or rule["op"] not in ("is-a", "descendent-of", "="):
-            raise DefinitionError(f"{path}: a filter '{rule['property']} {rule['op']}' cannot be taken: list the codes")
-        parts.append(below - concept_set(f"{system}:{rule['value']}") if rule["op"] == "descendent-of" else below)
-    if not parts or "valueSet" in component:
-        raise DefinitionError(f"{path}: a whole system or another ValueSet cannot be taken: list codes or use is-a")
-    if len(component.get("filter", ())) > 1:
-        raise DefinitionError(f"{path}: several filters at once cannot be taken: list the codes")
-    return parts[0] if len(parts) == 1 else ConceptSet(operation="union", parts=tuple(parts))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        resource = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise OntologyError(f"{path}: line {error.lineno} is not JSON; get the file again") from None
-    except (OSError, UnicodeDecodeError):
-        raise UsageError(f"{path} cannot be read: name one JSON file") from None
-    if not isinstance(resource, dict):
-        raise OntologyError(f"{path}: line 1 does not begin a FHIR resource")
-    return resource
-
-
-def _known_system(
-    path: str | Path, uri: str | None, error: type[DefinitionError] | type[OntologyError] = OntologyError
-) -> str:
-    system = identify_system(uri)
-    if system is None:
-        raise error(f"{path}: the code system '{uri}' is not known: add it to systems.toml in your ontologies folder")
-    return system.name
+    raise OntologyError(f"{request.path} is a {kind}, not a CodeSystem, ValueSet or ConceptMap: import one of these")
 
 
 def _import_code_system(request: Import, resource: dict[str, Any]) -> Manifest:
-    import duckdb
-    import pyarrow as pa
-
-    rows = list(_concepts(resource.get("concept", ()), None))
-    stated = resource.get("count", len(rows))
-    if not rows or (stated != len(rows) and resource.get("content") == "complete"):
-        raise OntologyError(f"{request.path} has {len(rows)} concepts and says {stated}; get the file again")
-    manifest = external_manifest(
-        system=_known_system(request.path, resource.get("url")),
-        version=_version(request, resource),
-        title=str(resource.get("title") or resource.get("name") or resource["url"]),
+    system = _known_system(request, resource.get("url"))
+    found = _Codes(request, system)
+    found.read(resource.get("concept", ()), None, "concept")
+    stated = resource.get("count", len(found.codes))
+    if not found.codes or (stated != len(found.codes) and resource.get("content") == "complete"):
+        raise OntologyError(f"{request.path} has {len(found.codes)} concepts and says {stated}; get the file again")
+    manifest = _manifest(
+        request,
+        resource,
+        system=system.name,
         content="complete" if resource.get("content") == "complete" else "fragment",
-        licence=str(resource.get("copyright") or "stated by its publisher"),
-        sources=[request.path],
     )
-    connection = duckdb.connect()
-    columns = ("code", "display", "active", "selectable", "parent")
-    text, flag = pa.string(), pa.bool_()
-    types = pa.schema(list(zip(columns, (text, text, flag, flag, text), strict=True)))
-    table = pa.table({name: [row[place] for row in rows] for place, name in enumerate(columns)}, schema=types)
-    connection.register("rows", table)
-    tables: dict[TableName, str] = {"concept": "SELECT DISTINCT code, display, active, selectable\nFROM rows"}
+    rows: dict[TableName, tuple[tuple[str, ...], list[tuple[Any, ...]]]] = {
+        "concept": (_CODES, list(found.codes.values())),
+        "designation": (_NAMES, found.names),
+    }
     # Only is-a (the default) makes what is below a code a kind of it: https://hl7.org/fhir/R4/valueset-codesystem-hierarchy-meaning.html
     if resource.get("hierarchyMeaning", "is-a") == "is-a":
-        tables["edge"] = "SELECT code AS child, parent, 'is_a' AS relation\nFROM rows\nWHERE parent IS NOT NULL"
-    return write_artifact(connection, request.target, manifest, tables)
+        rows["edge"] = (_EDGES, sorted(found.edges))
+    return _write(request, manifest, rows, {"edge": "SELECT *, 'is_a' AS relation\nFROM edge_rows"})
 
 
-def _concepts(
-    concepts: list[dict[str, Any]], parent: str | None
-) -> Iterator[tuple[str, str | None, bool, bool, str | None]]:
-    for concept in concepts:
-        properties = {item["code"]: item for item in concept.get("property", ())}
-        inactive = properties.get("inactive", {}).get("valueBoolean", False)
-        retired = properties.get("status", {}).get("valueCode") in ("retired", "inactive")
-        abstract = properties.get("notSelectable", {}).get("valueBoolean", False)
-        yield concept["code"], concept.get("display"), not (inactive or retired), not abstract, parent
-        yield from _concepts(concept.get("concept", []), concept["code"])
+class _Codes:
+    """What the concepts of a CodeSystem say: codes, edges (nested, or by the property `parent`) and other names."""
+
+    def __init__(self, request: Import, system: System) -> None:
+        self._request, self._system = request, system
+        self.codes: dict[str, tuple[str, str | None, bool, bool]] = {}
+        self.edges: set[tuple[str, str]] = set()
+        self.names: list[tuple[str, str | None, str]] = []
+
+    def read(self, concepts: list[dict[str, Any]], parent: str | None, place: str) -> None:
+        for number, concept in enumerate(concepts):
+            here = f"{place}[{number}]"
+            code = _code(self._request, self._system, concept.get("code"), here)
+            properties = {item.get("code"): item for item in concept.get("property", ())}
+            inactive = properties.get("inactive", {}).get("valueBoolean", False)
+            retired = properties.get("status", {}).get("valueCode") in ("retired", "inactive")
+            abstract = properties.get("notSelectable", {}).get("valueBoolean", False)
+            self.codes[code] = (code, concept.get("display"), not (inactive or retired), not abstract)
+            # https://hl7.org/fhir/R4/codesystem-concept-properties.html
+            stated = {item.get("valueCode") for item in concept.get("property", ()) if item.get("code") == "parent"}
+            parents = {_code(self._request, self._system, each, here) for each in stated}
+            self.edges |= {(code, each) for each in parents | ({parent} if parent else set())}
+            others = (item for item in concept.get("designation", ()) if item.get("value"))
+            self.names += [(code, item.get("language"), item["value"]) for item in others]
+            self.read(concept.get("concept", []), code, f"{here}.concept")
+
+
+def _import_value_set(request: Import, resource: dict[str, Any]) -> Manifest:
+    name = str(resource.get("name") or resource.get("id") or "")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise OntologyError(f"{request.path} has no name of letters, digits and '.-_': give it one")
+    manifest = _manifest(request, resource, system=name, kind="valueset")
+    rows = [
+        (each.system, each.code, each.display, each.reach, each.excluded) for each in members(resource, request.path)
+    ]
+    return _write(request, manifest, {"member": (_MEMBERS, rows)}, {})
 
 
 def _import_concept_map(request: Import, resource: dict[str, Any]) -> Iterator[Manifest]:
-    import duckdb
-    import pyarrow as pa
+    by_systems: dict[tuple[System, System], list[tuple[Any, ...]]] = defaultdict(list)
+    for number, group in enumerate(resource.get("group", ())):
+        source, target = (_known_system(request, group.get(end)) for end in ("source", "target"))
+        place = f"group[{number}]"
+        if group.get("unmapped", {}).get("mode", "provided") != "provided":
+            raise OntologyError(f"{request.path}: {place}.unmapped cannot be taken: list the codes instead")
+        by_systems[source, target] += _map_rows(request, group, source, target, place)
+    if not any(by_systems.values()):
+        raise OntologyError(f"{request.path} maps nothing: it has no group with elements; get the file again")
+    for (source, target), rows in by_systems.items():
+        manifest = _manifest(request, resource, system=source.name, target_system=target.name, kind="map")
+        query = "SELECT *, 1 AS map_group, 1 AS map_priority\nFROM map_rows"
+        yield _write(request, manifest, {"map": (_MAPS, rows)}, {"map": query})
 
-    connection = duckdb.connect()
-    for group in resource.get("group", ()):
-        rows = list(_map_rows(group))
-        names = ("source", "target", "equivalence", "rule", "advice")
-        text = pa.schema([(name, pa.string()) for name in names])
-        connection.register("rows", pa.table({n: [row[i] for row in rows] for i, n in enumerate(names)}, schema=text))
-        manifest = external_manifest(
-            kind="map",
-            system=_known_system(request.path, group.get("source")),
-            target_system=_known_system(request.path, group.get("target")),
-            version=_version(request, resource),
-            title=str(resource.get("title") or resource.get("name") or resource.get("url")),
-            content="fragment",
-            licence=str(resource.get("copyright") or "stated by its publisher"),
-            sources=[request.path],
+
+def _map_rows(
+    request: Import, group: dict[str, Any], source: System, target: System, place: str
+) -> Iterator[tuple[Any, ...]]:
+    for number, element in enumerate(group.get("element", ())):
+        here = f"{place}.element[{number}]"
+        code = _code(request, source, element.get("code"), here)
+        for aim in element.get("target", [{"equivalence": "unmatched"}]):
+            equivalence = aim.get("equivalence")
+            if equivalence not in _EQUIVALENCES:
+                raise OntologyError(f"{request.path}: {here} has the equivalence '{equivalence}', none of FHIR R4")
+            depends = "; ".join(f"{item.get('property')} = {item.get('value')}" for item in aim.get("dependsOn", ()))
+            aimed = None if equivalence in _NO_TARGET else _code(request, target, aim.get("code"), here)
+            yield code, aimed, equivalence, depends or None, aim.get("comment")
+
+
+def _known_system(request: Import, uri: str | None) -> System:
+    system = identify_system(uri)
+    if system is None:
+        raise OntologyError(
+            f"{request.path}: the code system '{uri}' is not known: add it to systems.toml in your ontologies folder"
         )
-        query = "SELECT *, 1 AS map_group, 1 AS map_priority\nFROM rows"
-        yield write_artifact(connection, request.target, manifest, {"map": query})
+    return system
 
 
-def _map_rows(group: dict[str, Any]) -> Iterator[tuple[str, str | None, str, str | None, str | None]]:
-    for element in group.get("element", ()):
-        for target in element.get("target", [{"equivalence": "unmatched"}]):
-            equivalence = target["equivalence"]
-            depends = "; ".join(f"{item['property']} = {item['value']}" for item in target.get("dependsOn", ()))
-            code = None if equivalence in _NO_TARGET else target.get("code")
-            yield element["code"], code, equivalence, depends or None, target.get("comment")
+def _code(request: Import, system: System, written: str | None, place: str) -> str:
+    forms = code_forms(system, written or "")
+    if len(forms) != 1:
+        raise OntologyError(f"{request.path}: {place} has '{written}', which is no code of {system.title}")
+    return forms[0]
 
 
-def _version(request: Import, resource: dict[str, Any]) -> str:
+def _manifest(
+    request: Import,
+    resource: dict[str, Any],
+    *,
+    system: str,
+    kind: Literal["codesystem", "map", "valueset"] = "codesystem",
+    target_system: str | None = None,
+    content: Literal["complete", "fragment"] = "fragment",
+) -> Manifest:
     version = request.version or resource.get("version")
     if not version:
         raise UsageError(f"{request.path} does not say its version: give it with --version")
-    return str(version)
+    return external_manifest(
+        kind=kind,
+        system=system,
+        target_system=target_system,
+        version=str(version),
+        title=str(resource.get("title") or resource.get("name") or resource.get("url")),
+        content=content,
+        licence=str(resource.get("copyright") or "stated by its publisher"),
+        sources=[request.path],
+    )
+
+
+def _write(
+    request: Import,
+    manifest: Manifest,
+    rows: dict[TableName, tuple[tuple[str, ...], list[tuple[Any, ...]]]],
+    queries: dict[TableName, str],
+) -> Manifest:
+    import duckdb
+    import pyarrow as pa
+
+    connection, flags = duckdb.connect(), ("active", "selectable", "excluded")
+    tables: dict[TableName, str] = {}
+    for name, (columns, values) in rows.items():
+        arrays = {column: [row[place] for row in values] for place, column in enumerate(columns)}
+        schema = pa.schema([(column, pa.bool_() if column in flags else pa.string()) for column in columns])
+        connection.register(f"{name}_rows", pa.table(arrays, schema=schema))
+        tables[name] = queries.get(name, f"FROM {name}_rows")
+    return write_artifact(connection, request.target, manifest, tables)
