@@ -93,6 +93,12 @@ class FeatureTableError(FhirFeaturesError):
     exit_code = 40
 
 
+class ReproductionError(FhirFeaturesError):
+    """A training set cannot be made again from its receipt: an input, which is named, is gone or was replaced."""
+
+    exit_code = 41
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A closing clause for an error about an unknown word: the nearest known one, else all of them."""
     names = sorted(known)

@@ -22,7 +22,9 @@ from fhir_features.features.engine import stand_at
 from fhir_features.features.explain import Explanation, explain
 from fhir_features.features.history import find_version, record
 from fhir_features.features.invented import read_patients
+from fhir_features.features.receipts import read_receipt
 from fhir_features.features.repository import TESTS_NAME, load_spines, load_views
+from fhir_features.features.reproduce import Reproduction, kept_spine, reproduce
 from fhir_features.features.retrieval import TrainingSet, requests, retrieve
 from fhir_features.features.spine import read_spine
 from fhir_features.features.tables import Build, build
@@ -160,6 +162,18 @@ class FeatureStore:
                 serving=serving,
                 spines=self.spines_kept,
             )
+
+    def reproduce(self, receipt: str | Path, *, spine: Any = None) -> Reproduction:
+        """Make the training set of a receipt (a file that `TrainingSet.save` wrote) again, and compare it.
+
+        It reads the lake as it stood, and takes definitions and ontologies from the receipt; the spine from the
+        warehouse, unless an entity frame is given. Raises ReproductionError that names what is gone, UsageError,
+        LakeError.
+        """
+        read = read_receipt(Path(receipt))
+        frame = kept_spine(self.spines_kept, read) if spine is None else read_spine(spine, sites=self.sites)
+        with reading(self.lake) as con:
+            return reproduce(con, read, frame, spines=self.spines_kept)
 
     def _spine(self, con: duckdb.DuckDBPyConnection, entity_df: Any, store_seq: int) -> pa.Table:
         if not isinstance(entity_df, Spine):

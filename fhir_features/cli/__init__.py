@@ -13,7 +13,7 @@ import click
 from fhir_features.errors import FhirFeaturesError
 
 # In the order of the road that data takes; the name of a command is the name of its module.
-COMMANDS = ("pull", "normalize", "features", "build", "get", "explain", "materialize", "ontology")
+COMMANDS = ("pull", "normalize", "features", "build", "get", "reproduce", "explain", "materialize", "ontology")
 
 
 class _Commands(click.Group):

@@ -1,0 +1,38 @@
+"""`fhir-features reproduce`: make a training set again from its receipt."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("receipt", type=click.Path(path_type=Path))
+@click.option("--spine", type=click.Path(path_type=Path), help="The entities, if the warehouse does not keep them.")
+@click.option("--output", type=click.Path(path_type=Path), help="A .parquet or .csv file to write, with its receipt.")
+@click.pass_obj
+def command(config_path: str, receipt: Path, spine: Path | None, output: Path | None) -> None:
+    """Make the training set of RECEIPT again, and say whether every value is the same.
+
+    It takes the lake, the definitions and the ontologies as they were then, whatever came later. Ends with code 41
+    when one of them is gone, which is named, and with code 1 when all are there and the values differ.
+    """
+    from fhir_features.features.retrieval import check_output
+    from fhir_features.store import FeatureStore
+
+    if output is not None:
+        check_output(output)
+    made = FeatureStore(config_path).reproduce(receipt, spine=spine)
+    if output is not None:
+        made.training.save(output)
+    if made.same:
+        print(f"the same: {made.receipt.output.rows:,} rows, sha256 {made.receipt.output.sha256}")
+        return
+    print(f"different: {', '.join(made.differing) or 'the order of columns'}")
+    was, now = made.receipt.engine, made.training.receipt.engine
+    if was != now:
+        versions = [f"fhir-features {each.package} and DuckDB {each.duckdb}" for each in (was, now)]
+        print(f"note: it was made with {versions[0]}, this is {versions[1]}", file=sys.stderr)
+    sys.exit(1)
