@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from fhir_features.errors import UsageError
 from fhir_features.ontology import Concept, ConceptSet, Impact, Ontologies, load_ontologies
 from fhir_features.ontology.importers import KINDS
 from fhir_features.ontology.systems import HOME_VARIABLE
+
+if TYPE_CHECKING:
+    from fhir_features.ontology.artifacts import Manifest
 
 
 @click.group()
@@ -65,7 +69,9 @@ def show_artifact(artifact: str) -> None:
 @click.argument("kind", type=click.Choice(sorted(KINDS)))
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--version", help="The version, for a release that does not say it.")
-def import_release(kind: str, path: Path, version: str | None) -> None:
+@click.option("--dry-run", is_flag=True, help="Check the release and count its rows, but write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of {id, tables: {name: rows}, content_sha256}.")
+def import_release(kind: str, path: Path, version: str | None, dry_run: bool, as_json: bool) -> None:
     """Import an official release into the folder of FHIR_FEATURES_ONTOLOGIES.
 
     PATH is the release as its publisher ships it: a folder, a file or a zip. It is imported whole or not at all, and
@@ -74,33 +80,54 @@ def import_release(kind: str, path: Path, version: str | None) -> None:
     from fhir_features.ontology import importers
 
     home = _own_folder()
-    home.mkdir(parents=True, exist_ok=True)
     with _steps() as progress:
-        manifests = importers.import_release(kind, path, home, version, progress)
+        manifests = importers.import_release(kind, path, home, version, progress, dry_run)
+    if as_json:
+        print(json.dumps([_imported_row(manifest) for manifest in manifests], indent=2))
+        return
     for manifest in manifests:
         rows = ", ".join(f"{table.rows:,} {table.name}" for table in manifest.tables)
         print(f"{manifest.id}  {rows}")
 
 
 @command.command("verify")
-def verify() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print a list of {id, content_sha256}.")
+def verify(as_json: bool) -> None:
     """Recompute the hash of every table in the lock. Ends with code 30 at the first that differs."""
-    known = load_ontologies()
+    found = []
     with _steps() as progress:
-        for manifest in known.verify():
+        for manifest in load_ontologies().verify():
             progress(manifest.id)
-            print(f"{manifest.id}  {manifest.content_sha256}")
+            found.append({"id": manifest.id, "content_sha256": manifest.content_sha256})
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for row in found:
+        print(f"{row['id']}  {row['content_sha256']}")
 
 
 @command.command("lock")
-def lock() -> None:
-    """Write the lock over the shipped artifacts and all that were imported into FHIR_FEATURES_ONTOLOGIES."""
-    from fhir_features.ontology.artifacts import LOCK_FILE, make_lock
+@click.option("--dry-run", is_flag=True, help="Print what would change, but write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print {lock_id, artifacts, added: [id], removed: [id]}.")
+def lock(dry_run: bool, as_json: bool) -> None:
+    """Write the lock over the shipped artifacts and all that were imported into FHIR_FEATURES_ONTOLOGIES.
+
+    Prints what it has that the lock before it had not, or had with other content (+), and the reverse (-).
+    """
+    from fhir_features.ontology.artifacts import lock_changes, make_lock, write_lock
 
     home = _own_folder()
-    home.mkdir(parents=True, exist_ok=True)
     made = make_lock(home)
-    (home / LOCK_FILE).write_text(made.text(), encoding="utf-8")
+    added, removed = lock_changes(home, made)
+    if not dry_run:
+        write_lock(home, made)
+    if as_json:
+        found = {"lock_id": made.id, "artifacts": len(made.artifacts), "added": added, "removed": removed}
+        print(json.dumps(found, indent=2))
+        return
+    for sign, names in (("+", added), ("-", removed)):
+        for name in names:
+            print(f"{sign} {name}")
     print(f"{made.id}  {len(made.artifacts)} artifacts")
 
 
@@ -109,7 +136,7 @@ def lock() -> None:
 @click.argument("new")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {code, kind, before, after, successors}.")
 def diff(old: str, new: str, as_json: bool) -> None:
-    """List what changed between two releases, such as icd10cm@FY2025 and icd10cm@FY2026.
+    """List what changed between two releases, such as icd10cm@FY2025 and icd10cm@FY2026, or two versions of a map.
 
     A code is added or retired if one may use it (bill it) in one of the releases alone.
     """
@@ -121,18 +148,22 @@ def diff(old: str, new: str, as_json: bool) -> None:
         return
     print(changes_text(changes), end="")
     gained, lost = (sum(change.kind in kinds for change in changes) for kinds in (GAINED, LOST))
-    print(f"{gained:,} usable codes gained, {lost:,} lost", file=sys.stderr)
+    what = "pairs" if "__" in new else "usable codes"
+    print(f"{gained:,} {what} gained, {lost:,} lost", file=sys.stderr)
 
 
 @command.command("impact")
 @click.argument("old")
 @click.argument("new")
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print a list of {view, feature, gained, lost, retired, rows, patients}."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print a list of {view, feature, concepts, gained, lost, retired, rows, patients}.",
 )
 @click.pass_obj
 def show_impact(config_path: str, old: str, new: str, as_json: bool) -> None:
-    """Say what a new release does to each feature: codes gained and lost, and successors that it would miss.
+    """Say what a new release does to each concept set of each feature: codes gained and lost, successors missed.
 
     `rows` and `patients` of the warehouse have one of the codes that are gained, lost or retired. Ends with code 1 if
     anything changes.
@@ -143,10 +174,10 @@ def show_impact(config_path: str, old: str, new: str, as_json: bool) -> None:
     affected = _affected(config_path, known, found)
     if as_json:
         rows = zip(defined, found, affected, strict=True)
-        print(json.dumps([_impact_row(view, name, change, data) for (view, name, _), change, data in rows], indent=2))
+        print(json.dumps([_impact_row(*defines, change, data) for defines, change, data in rows], indent=2))
     else:
-        for (view, name, _), change, data in zip(defined, found, affected, strict=True):
-            _print_impact(f"{view}.{name}", change, data)
+        for (view, name, concepts), change, data in zip(defined, found, affected, strict=True):
+            _print_impact(f"{view}.{name}", concepts, change, data)
     if any(change.changes_something for change in found):
         sys.exit(1)
 
@@ -238,12 +269,14 @@ def _steps() -> Iterator[Callable[[str], None]]:
 
 
 def _concept_sets(config_path: str) -> Iterator[tuple[str, str, ConceptSet]]:
+    """The view, the feature and each concept set that it rests on, those in its expressions too."""
+    from fhir_features.features.compile import leaves
     from fhir_features.store import FeatureStore
 
     for view in FeatureStore(config_path).views.values():
         for feature in view.features:
-            concepts = getattr(getattr(feature.value, "rows", None), "concepts", None)
-            if concepts is not None:
+            sets = [getattr(getattr(value, "rows", None), "concepts", None) for value in leaves(feature.value)]
+            for concepts in dict.fromkeys(found for found in sets if found is not None):
                 yield view.name, feature.name, concepts
 
 
@@ -267,10 +300,21 @@ def _affected(config_path: str, known: Ontologies, impacts: Sequence[Impact]) ->
         ]
 
 
-def _impact_row(view: str, feature: str, found: Impact, data: tuple[int, int]) -> dict[str, object]:
+def _imported_row(manifest: Manifest) -> dict[str, object]:
+    return {
+        "id": manifest.id,
+        "tables": {table.name: table.rows for table in manifest.tables},
+        "content_sha256": manifest.content_sha256,
+    }
+
+
+def _impact_row(
+    view: str, feature: str, concepts: ConceptSet, found: Impact, data: tuple[int, int]
+) -> dict[str, object]:
     return {
         "view": view,
         "feature": feature,
+        "concepts": str(concepts),
         "gained": [str(concept) for concept in found.gained],
         "lost": [str(concept) for concept in found.lost],
         "retired": [
@@ -282,11 +326,11 @@ def _impact_row(view: str, feature: str, found: Impact, data: tuple[int, int]) -
     }
 
 
-def _print_impact(feature: str, found: Impact, data: tuple[int, int]) -> None:
+def _print_impact(feature: str, concepts: ConceptSet, found: Impact, data: tuple[int, int]) -> None:
     codes = f"{len(found.gained):>5} gained {len(found.lost):>5} lost {len(found.retired):>5} retired"
-    print(f"{feature:<40} {codes} {data[0]:>9,} rows {data[1]:>7,} patients")
-    for sign, concepts in (("+", found.gained), ("-", found.lost)):
-        for concept in concepts:
+    print(f"{feature:<40} {codes} {data[0]:>9,} rows {data[1]:>7,} patients  {concepts}")
+    for sign, codes_of_it in (("+", found.gained), ("-", found.lost)):
+        for concept in codes_of_it:
             print(f"  {sign} {concept}")
     for retired in found.retired:
         missed = f", and {' '.join(map(str, retired.missed))} would be missed" if retired.missed else ""

@@ -249,6 +249,22 @@ def make_lock(home: Path) -> Lock:
     )
 
 
+def lock_changes(home: Path, made: Lock) -> tuple[list[str], list[str]]:
+    """The ids that a lock has and the one that stands in a folder has not, with that content, and the reverse."""
+    file = home / LOCK_FILE
+    before = Lock.model_validate_json(file.read_bytes()).artifacts if file.is_file() else ()
+    contents = [{(each.id, each.content_sha256) for each in artifacts} for artifacts in (made.artifacts, before)]
+    return sorted(name for name, _ in contents[0] - contents[1]), sorted(name for name, _ in contents[1] - contents[0])
+
+
+def write_lock(home: Path, lock: Lock) -> None:
+    """Put a lock in the place of the one that stands in a folder, at once."""
+    home.mkdir(parents=True, exist_ok=True)
+    aside = home / f".{LOCK_FILE}.partial"
+    aside.write_text(lock.text(), encoding="utf-8")
+    aside.replace(home / LOCK_FILE)
+
+
 def found_manifests(folder: Path) -> Iterable[Manifest]:
     """The manifests of all artifacts that lie in an ontologies folder, sorted by place."""
     for file in sorted(folder.glob(f"*/*/*/{MANIFEST_FILE}")):

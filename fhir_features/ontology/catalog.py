@@ -65,9 +65,9 @@ class Catalog:
         found = [m for m in self.manifests if m.kind == "codesystem" and m.system == system]
         return sorted(found, key=lambda m: (str(m.effective_from or ""), m.id))
 
-    def release(self, artifact: str) -> Manifest:
-        """One release of a code system by its id. Raises UsageError if the lock has none of that id."""
-        releases = {manifest.id: manifest for manifest in self.manifests if manifest.kind == "codesystem"}
+    def release(self, artifact: str, kinds: tuple[str, ...] = ("codesystem",)) -> Manifest:
+        """One release of a code system, or artifact of other kinds, by its id. Raises UsageError if there is none."""
+        releases = {manifest.id: manifest for manifest in self.manifests if manifest.kind in kinds}
         if artifact not in releases:
             raise UsageError(f"there is no release '{artifact}' in the lock: {did_you_mean(artifact, releases)}")
         return releases[artifact]

@@ -1,7 +1,8 @@
-"""What changed between two releases of a code system?
+"""What changed between two releases of a code system, or two versions of a map?
 
 In: the ids of two artifacts in the lock. Out: one row for each code and change. `added` and `retired` are codes that
-one may use in one release alone (billable ones in ICD-10-CM); a code that is divided stays as a header.
+one may use in one release alone (billable ones in ICD-10-CM); a code that is divided stays as a header. Of a map, the
+pairs that one version has alone are `mapped` and `unmapped`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ Kind = Literal[
     "header_removed",
     "retitled",
     "moved",
+    "mapped",
+    "unmapped",
 ]
 
-# The kinds of change that make a code one that may be used, or no longer.
-GAINED: frozenset[Kind] = frozenset({"added", "header_to_billable"})
-LOST: frozenset[Kind] = frozenset({"retired", "billable_to_header"})
+# The kinds of change that make a code one that may be used, or no longer; and pairs of a map.
+GAINED: frozenset[Kind] = frozenset({"added", "header_to_billable", "mapped"})
+LOST: frozenset[Kind] = frozenset({"retired", "billable_to_header", "unmapped"})
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -43,8 +46,11 @@ class Change:
 
 def release_changes(catalog: Catalog, old: str, new: str) -> list[Change]:
     """The changes from one release to another, by code. Raises UsageError for ids that are no two such releases."""
-    if catalog.release(old).system != catalog.release(new).system:
+    before, after = (catalog.release(each, ("codesystem", "map", "classification")) for each in (old, new))
+    if (before.system, before.target_system) != (after.system, after.target_system):
         raise UsageError(f"'{old}' and '{new}' are of different code systems: compare two releases of one")
+    if after.kind != "codesystem":
+        return _map_changes(catalog, old, new)
     successors = dict(catalog.query(_SUCCESSORS, {"new": new}))
     changes = []
     for code, old_title, new_title, old_usable, new_usable, old_parent, new_parent in catalog.query(
@@ -80,6 +86,13 @@ def write_changes(catalog: Catalog, home: Path, system: str) -> None:
         name = f"{release.predecessor.partition('@')[2]}__{release.version}.tsv"
         text = changes_text(release_changes(catalog, release.predecessor, release.id))
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def _map_changes(catalog: Catalog, old: str, new: str) -> list[Change]:
+    pairs = [set(catalog.query(_MAP_PAIRS, {"artifact": artifact})) for artifact in (old, new)]
+    changes = [Change(source, "unmapped", target, None, ()) for source, target in pairs[0] - pairs[1]]
+    changes += [Change(source, "mapped", None, target, ()) for source, target in pairs[1] - pairs[0]]
+    return sorted(changes, key=lambda change: (change.code, change.kind, change.before or "", change.after or ""))
 
 
 def _usability_change(old: bool | None, new: bool | None) -> Kind | None:
@@ -141,6 +154,15 @@ LEFT JOIN new_parents USING (code)
 WHERE old_codes.usable IS DISTINCT FROM new_codes.usable
   OR old_codes.title IS DISTINCT FROM new_codes.title
   OR old_parents.parents IS DISTINCT FROM new_parents.parents
+"""
+
+_MAP_PAIRS = """
+SELECT DISTINCT
+  source,
+  target
+FROM map
+WHERE artifact = $artifact
+  AND target IS NOT NULL
 """
 
 _SUCCESSORS = """

@@ -102,13 +102,18 @@ class Ontologies:
         return resolve_dictionary(self._catalog, codings)
 
     def up_to(self, release: str) -> Ontologies:
-        """The same lock as it was before any later release of the same code system.
+        """The same lock as it was before any later release of the same code system, and of the maps that came with it.
 
         Raises UsageError if the lock has no such release.
         """
         known = self._catalog.release(release)
-        releases = [manifest.id for manifest in self._catalog.code_systems(known.system)]
-        later = set(releases[releases.index(release) + 1 :])
+        releases = self._catalog.code_systems(known.system)
+        versions = {manifest.version for manifest in releases[releases.index(known) + 1 :]}
+        later = {
+            manifest.id
+            for manifest in self._catalog.manifests
+            if known.system in (manifest.system, manifest.target_system) and manifest.version in versions
+        }
         lock = self._catalog.lock
         artifacts = tuple(artifact for artifact in lock.artifacts if artifact.id not in later)
         return Ontologies(Catalog(self._catalog.home, lock.model_copy(update={"artifacts": artifacts})))

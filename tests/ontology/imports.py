@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fhir_features.ontology import Ontologies, concept_set, load_ontologies
-from fhir_features.ontology.artifacts import LOCK_FILE, make_lock
+from fhir_features.ontology.artifacts import make_lock, write_lock
 from fhir_features.ontology.importers import import_release
 
 
@@ -13,7 +13,7 @@ def imported(kind: str, release: Path, home: Path, version: str | None = None) -
 
 
 def locked(home: Path) -> Ontologies:
-    (home / LOCK_FILE).write_text(make_lock(home).text(), encoding="utf-8")
+    write_lock(home, make_lock(home))
     return load_ontologies(home)
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner, Result
+from releases import rrf
 
 from fhir_features.cli.ontology import command
 from fhir_features.errors import OntologyError, UsageError
 from fhir_features.ontology import Change, Ontologies, concept_set, load_ontologies, ontologies_under
-from fhir_features.ontology.artifacts import LOCK_FILE, found_manifests, make_lock, read_lock
+from fhir_features.ontology.artifacts import LOCK_FILE, found_manifests, make_lock, read_lock, write_lock
 from fhir_features.ontology.diff import GAINED, LOST, changes_text
 from fhir_features.ontology.systems import HOME_VARIABLE, Concept, shipped_folder
 
@@ -114,6 +115,23 @@ def test_a_new_release_can_add_to_a_set_or_slip_past_it(ontologies: Ontologies) 
     assert (diabetes.changes_something, sclerosis.changes_something, tension.changes_something) == (True, True, False)
 
 
+def test_a_diff_of_a_map_lists_the_pairs_that_one_version_has(ontologies: Ontologies) -> None:
+    changes = ontologies.changes("icd10cm__hcc28@PY2026", "icd10cm__hcc28@PY2027")
+    assert (len(changes), {change.kind for change in changes}) == (18, {"unmapped"})
+    assert (changes[0].code, changes[0].before) == ("C83.39", "20")
+    with pytest.raises(UsageError, match="different code systems"):
+        ontologies.changes("icd10cm__hcc28@PY2026", "icd10cm__hcc24@PY2026")
+
+
+def test_a_release_of_a_classification_comes_with_its_members(ontologies: Ontologies) -> None:
+    before = ontologies.up_to("hcc28@PY2025")
+    assert not {"hcc28@PY2026", "icd10cm__hcc28@PY2026"} & {manifest.id for manifest in before.manifests}
+    (lymphoma,) = ontologies.impacts([concept_set("hcc28:20")], "hcc28@PY2025", "hcc28@PY2026")
+    changes = ontologies.changes("icd10cm__hcc28@PY2025", "icd10cm__hcc28@PY2026")
+    gained = {change.code for change in changes if change.after == "20"}
+    assert {concept.code for concept in lymphoma.gained} >= gained != set()
+
+
 def test_a_release_changes_the_digest_of_the_sets_that_it_touches_alone(ontologies: Ontologies) -> None:
     before = ontologies.up_to("icd10cm@FY2025")
     assert before.lock_id != ontologies.lock_id
@@ -145,7 +163,7 @@ def own_home(tmp_path: Path) -> Path:
     shutil.copytree(shipped_folder() / artifact, home / "codesystem/cvx/copy")
     manifest = home / "codesystem/cvx/copy/manifest.json"
     manifest.write_text(manifest.read_text().replace("starter-1", "copy"), encoding="utf-8")
-    (home / LOCK_FILE).write_text(make_lock(home).text(), encoding="utf-8")
+    write_lock(home, make_lock(home))
     return home
 
 
@@ -206,10 +224,26 @@ def test_the_command_line_finds_and_compares() -> None:
 def test_the_command_line_locks_what_was_imported(tmp_path: Path) -> None:
     home = own_home(tmp_path)
     (home / LOCK_FILE).unlink()
+    tried = json.loads(run("lock", "--dry-run", "--json", FHIR_FEATURES_ONTOLOGIES=str(home)).stdout)
+    assert "cvx@copy" in tried["added"]
+    assert not (home / LOCK_FILE).exists()
     locked = run("lock", FHIR_FEATURES_ONTOLOGIES=str(home))
     assert locked.exit_code == 0
-    assert "cvx@copy" in run("verify", FHIR_FEATURES_ONTOLOGIES=str(home)).stdout
+    assert "+ cvx@copy\n" in locked.stdout
+    assert json.loads(run("lock", "--json", FHIR_FEATURES_ONTOLOGIES=str(home)).stdout)["added"] == []
+    verified = json.loads(run("verify", "--json", FHIR_FEATURES_ONTOLOGIES=str(home)).stdout)
+    assert "cvx@copy" in {row["id"] for row in verified}
     assert isinstance(run("lock", FHIR_FEATURES_ONTOLOGIES="").exception, UsageError)
+
+
+def test_the_command_line_imports(tmp_path: Path) -> None:
+    home = {"FHIR_FEATURES_ONTOLOGIES": str(tmp_path / "home")}
+    command_line = ["import", "rrf", str(rrf(tmp_path / "release")), "--version", "20251006", "--json"]
+    tried = json.loads(run(*command_line, "--dry-run", **home).stdout)
+    assert not list((tmp_path / "home").rglob("manifest.json"))
+    assert json.loads(run(*command_line, **home).stdout) == tried
+    assert tried[0]["tables"] == {"concept": 5, "designation": 1, "edge": 3, "history": 1}
+    assert (tmp_path / "home/codesystem/rxnorm/20251006/manifest.json").exists()
 
 
 def test_every_command_is_documented() -> None:

@@ -17,7 +17,12 @@ ICD10CM = "http://hl7.org/fhir/sid/icd-10-cm"
 _VIEW = """
 from fhir_features import FeatureView, condition, patient
 diabetes = FeatureView(
-    name="diabetes", entity=patient, features=[condition("icd10cm:E11", descendants=True).ever().named("t2dm")]
+    name="diabetes",
+    entity=patient,
+    features=[
+        condition("icd10cm:E11", descendants=True).ever().named("t2dm"),
+        (condition("icd10cm:G35").count() - condition("icd10cm:I10").count()).named("sclerosis"),
+    ],
 )
 """
 
@@ -66,6 +71,11 @@ def test_unmapped_as_a_page_of_its_own(config: Config) -> None:
 
 def test_impact_counts_the_rows_and_patients_that_a_release_concerns(config: Config) -> None:
     exit_code, text = _run(config, "impact", "icd10cm@FY2025", "icd10cm@FY2026", "--json")
-    (found,) = json.loads(text)
+    diabetes, sclerosis, tension = json.loads(text)
     assert exit_code == 1
-    assert (found["gained"], found["rows"], found["patients"]) == (["icd10cm:E11.A"], 2, 2)
+    assert (diabetes["gained"], diabetes["rows"], diabetes["patients"]) == (["icd10cm:E11.A"], 2, 2)
+    assert [(found["feature"], found["concepts"]) for found in (sclerosis, tension)] == [
+        ("sclerosis", "icd10cm:G35"),
+        ("sclerosis", "icd10cm:I10"),
+    ]
+    assert "icd10cm:G35.A" in sclerosis["retired"][0]["missed"], "a feature made of others rests on their sets"

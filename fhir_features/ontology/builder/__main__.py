@@ -7,7 +7,7 @@ from pathlib import Path
 
 import duckdb
 
-from fhir_features.ontology.artifacts import LOCK_FILE, make_lock
+from fhir_features.ontology.artifacts import make_lock, write_lock
 from fhir_features.ontology.builder import authored, groupers, icd9cm, icd10cm
 from fhir_features.ontology.builder.sources import Sources
 from fhir_features.ontology.catalog import Catalog
@@ -29,7 +29,7 @@ def main() -> None:
     for manifest in manifests:
         print(f"{manifest.id}  {manifest.content_sha256}")
     lock = make_lock(home)
-    (home / LOCK_FILE).write_text(lock.text(), encoding="utf-8")
+    write_lock(home, lock)
     write_changes(Catalog(home, lock), home, "icd10cm")
     print(f"lock  {lock.id}")
 
