@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from fhir_features.errors import SpineError, UsageError, did_you_mean
 from fhir_features.features.cadence import Lag, Serving, read_cadence, read_serving
@@ -38,6 +39,8 @@ from fhir_features.features.view import FeatureView, LockedView
 if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ def retrieve(
     known = wanted[0].locked.known
     stand_at(con, known, store_seq)
     for one_serving, served_alike in _by_serving(wanted, serving).items():
-        places, distinct = _questions(con, spine, one_serving, known_as_of)
+        places, distinct = _questions(spine, one_serving, known_as_of)
         ask(con, distinct)
         unknown |= np.isin(places, unknown_questions(con))
         for request in served_alike:
@@ -222,27 +225,28 @@ def _by_serving(wanted: Sequence[Request], serving: str | Lag | None) -> dict[Se
 
 
 def _questions(
-    con: duckdb.DuckDBPyConnection, spine: pa.Table, serving: Serving, known_as_of: dt.datetime | None
-) -> tuple[pa.Array, pa.Table]:
+    spine: pa.Table, serving: Serving, known_as_of: dt.datetime | None
+) -> tuple[NDArray[np.int64], pa.Table]:
     """Which distinct question each row of the spine asks, and the distinct questions.
 
     The serving moves T back to when the deployed pipeline had answered, and K with it.
     """
-    row_numbers = pa.array(np.arange(spine.num_rows))
-    answered_at = pa.array(serving.answered_at(spine.column(TIME).cast(pa.int64()).to_numpy())).cast(INSTANT)
-    asking = spine.select(KEYS).append_column(TIME, answered_at).append_column("row_number", row_numbers)
-    con.register("spine", asking)
-    con.execute(f"""
-CREATE OR REPLACE TEMP TABLE spine_questions AS
-SELECT
-  row_number,
-  dense_rank() OVER (ORDER BY site, patient_id, {TIME}) - 1 AS question,
-  site, patient_id, {TIME} AS t
-FROM spine""")
-    con.unregister("spine")
-    places = con.execute("SELECT question FROM spine_questions ORDER BY row_number").to_arrow_table()
-    distinct = con.execute(
-        "SELECT DISTINCT question, site, patient_id, t, coalesce(least(t, $k), t) AS k FROM spine_questions",
-        {"k": known_as_of},
-    ).to_arrow_table()
-    return places.column(0).combine_chunks(), distinct
+    t = serving.answered_at(spine.column(TIME).cast(pa.int64()).to_numpy())
+    k = t if known_as_of is None else np.minimum(t, (known_as_of - _EPOCH) // dt.timedelta(microseconds=1))
+    people = _numbered(spine)
+    order = np.lexsort((t, people))
+    is_first = np.ones(len(t), bool)
+    is_first[1:] = (np.diff(people[order]) != 0) | (np.diff(t[order]) != 0)
+    places = np.empty(len(t), np.int64)
+    places[order] = np.cumsum(is_first) - 1
+    first_rows = order[is_first]
+    distinct = {name: spine.column(name).take(pa.array(first_rows)) for name in KEYS}
+    instants = {name: pa.array(us[first_rows]).cast(INSTANT) for name, us in (("t", t), ("k", k))}
+    return places, pa.table({"question": np.arange(len(first_rows)), **distinct, **instants})
+
+
+def _numbered(spine: pa.Table) -> NDArray[np.int64]:
+    """A number for each row of the spine that says whose it is."""
+    site, patient = (spine.column(key).dictionary_encode().combine_chunks() for key in KEYS)
+    numbers: NDArray[np.int64] = site.indices.to_numpy().astype(np.int64) * len(patient.dictionary)
+    return numbers + patient.indices.to_numpy()
