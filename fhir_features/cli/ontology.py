@@ -212,7 +212,7 @@ def search(term: str, system: str | None, as_json: bool) -> None:
     """Find concepts by the words of their names."""
     found = load_ontologies().search(term, system)
     if as_json:
-        rows = [{**dataclasses.asdict(hit.concept), "name": hit.name, "artifact": hit.artifact} for hit in found]
+        rows = [{**hit.concept._asdict(), "name": hit.name, "artifact": hit.artifact} for hit in found]
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     for hit in found:

@@ -19,7 +19,7 @@ def expand(catalog: Catalog, concepts: ConceptSet) -> frozenset[Concept]:
     """The concepts of a set, over all releases in the lock."""
     if concepts.operation == "concept":
         ((concept, reach),) = concepts.selections()
-        return frozenset(Concept(*row) for row in _reached(catalog, concept, reach))
+        return frozenset(map(Concept._make, _reached(catalog, concept, reach)))
     first, *others = [expand(catalog, part) for part in concepts.parts]
     for other in others:
         first = first | other if concepts.operation == "union" else first - other
@@ -60,14 +60,19 @@ def reach(catalog: Catalog, expansion: frozenset[Concept]) -> frozenset[Concept]
 
 
 _BELOW = """
-WITH RECURSIVE reached AS (
+WITH RECURSIVE hierarchy AS MATERIALIZED (
+  SELECT
+    child,
+    parent
+  FROM edge
+  WHERE system = $system
+    AND list_contains($relations, relation)
+), reached AS (
   SELECT $code AS code
   UNION
-  SELECT edge.child
+  SELECT hierarchy.child
   FROM reached
-  JOIN edge ON edge.parent = reached.code
-  WHERE edge.system = $system
-    AND list_contains($relations, edge.relation)
+  JOIN hierarchy ON hierarchy.parent = reached.code
 )
 SELECT
   $system,

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fhir_features.errors import DefinitionError, OntologyError, did_you_mean
 
@@ -27,8 +27,7 @@ SYSTEMS_FILE = "systems.toml"
 BY_DATE, LATEST = "by_date", "latest"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Concept:
+class Concept(NamedTuple):
     """One code of one code system: `system` is a short name such as `icd10cm`, `code` is in canonical form."""
 
     system: str
