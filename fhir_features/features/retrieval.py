@@ -248,5 +248,6 @@ def _questions(
 def _numbered(spine: pa.Table) -> NDArray[np.int64]:
     """A number for each row of the spine that says whose it is."""
     site, patient = (spine.column(key).dictionary_encode().combine_chunks() for key in KEYS)
-    numbers: NDArray[np.int64] = site.indices.to_numpy() * np.int64(len(patient.dictionary)) + patient.indices.to_numpy()
+    sites = site.indices.to_numpy().astype(np.int64)
+    numbers: NDArray[np.int64] = sites * len(patient.dictionary) + patient.indices.to_numpy()
     return numbers
