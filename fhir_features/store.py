@@ -27,7 +27,7 @@ from fhir_features.features.repository import TESTS_NAME, load_spines, load_view
 from fhir_features.features.reproduce import Reproduction, kept_spine, reproduce
 from fhir_features.features.retrieval import TrainingSet, requests, retrieve
 from fhir_features.features.spine import read_spine
-from fhir_features.features.tables import Build, build
+from fhir_features.features.tables import Build, build, restate
 from fhir_features.features.terms import ontologies
 from fhir_features.features.view import FeatureView, LockedView
 from fhir_features.lake import newest_store_seq, reading
@@ -92,6 +92,17 @@ class FeatureStore:
             store_seq = newest_store_seq(con)
             stand_at(con, ontologies(), store_seq)
             return build(con, ontologies(), chosen, self.tables, store_seq=store_seq)
+
+    def restate(self, view: str | FeatureView) -> Build:
+        """Write a view's feature table anew, with the history that the store knows now. Raises FeatureTableError.
+
+        What the newest row of each patient says stays as it is; the table before stays where it is.
+        """
+        chosen = self.view(view) if isinstance(view, str) else view
+        with reading(self.lake) as con:
+            store_seq = newest_store_seq(con)
+            stand_at(con, ontologies(), store_seq)
+            return restate(con, ontologies(), chosen, self.tables, store_seq=store_seq)
 
     def explain(
         self,

@@ -1,4 +1,4 @@
-"""`fhir-features build`: append to feature tables what is new."""
+"""`fhir-features build`: append to feature tables what is new, or write them anew."""
 
 from __future__ import annotations
 
@@ -7,25 +7,34 @@ import json
 
 import click
 
+from fhir_features.errors import UsageError
+
 
 @click.command()
 @click.argument("views", nargs=-1, metavar="[VIEW]...")
+@click.option("--restate", is_flag=True, help="Write the tables of the views named anew, with what is known now.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")
 @click.pass_obj
-def command(config_path: str, views: tuple[str, ...], as_json: bool) -> None:
+def command(config_path: str, views: tuple[str, ...], restate: bool, as_json: bool) -> None:
     """Build the feature tables of the views named, or of all, up to the watermarks of the sites.
+
+    A view that is answered by a schedule is built up to its last instant at or before them. With --restate the whole
+    history is written to a new folder, as the store knows it now; the newest row of each patient says what it said.
+    Run `feast apply` and `fhir-features materialize` after it.
 
     With --json: a list of {view, version, file (null: nothing was new), rows, watermarks by site}.
     """
     from fhir_features.sources import on_terminal
     from fhir_features.store import FeatureStore
 
+    if restate and not views:
+        raise UsageError("--restate needs the views named whose tables are to be written anew")
     store = FeatureStore(config_path)
     names = views or tuple(store.views)
     built = []
     with on_terminal() as progress:
         for number, name in enumerate(names, start=1):
-            built.append(store.build(name))
+            built.append(store.restate(name) if restate else store.build(name))
             progress("features", "views built", number, len(names))
     if as_json:
         print(json.dumps([dataclasses.asdict(build) for build in built], indent=2, default=str))

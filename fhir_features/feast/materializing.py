@@ -10,24 +10,21 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import io
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
-
 from fhir_features.errors import FeatureTableError
-from fhir_features.features.tables import table_folder
+from fhir_features.features.tables import Reached, newest_file, reached, table_folder
 
 if TYPE_CHECKING:
     from fhir_features.features import FeatureView
     from fhir_features.store import FeatureStore
 
 _BEGINNING = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
-_LOADED = "loaded_store_seq"
+_LOADED = "loaded_build"
 
 
 @dataclass(frozen=True)
@@ -40,12 +37,6 @@ class Materialized:
     view: str
     since: dt.datetime | None
     until: dt.datetime | None
-
-
-@dataclass(frozen=True)
-class _Build:
-    store_seq: int
-    watermarks: dict[str, dt.datetime]
 
 
 def materialize(store: FeatureStore, names: Sequence[str] = ()) -> list[Materialized]:
@@ -74,43 +65,30 @@ def materialize(store: FeatureStore, names: Sequence[str] = ()) -> list[Material
 
 
 def _materialize(serving: Any, view: FeatureView, folder: Path) -> Materialized:
-    newest = _newest_build(view, folder)
-    registered = _registered(serving, view, folder)
-    since = _since(folder, newest, registered.tags.get(_LOADED))
-    if since is None:
-        return Materialized(view.name, None, None)
-    until = max(newest.watermarks.values())
-    serving.materialize(since, until, feature_views=[view.name])
-    loaded = serving.get_feature_view(view.name)
-    loaded.tags = {**loaded.tags, _LOADED: str(newest.store_seq)}
-    serving.registry.apply_feature_view(loaded, serving.project)
-    return Materialized(view.name, None if since == _BEGINNING else since, until)
-
-
-def _since(folder: Path, newest: _Build, loaded_seq: str | None) -> dt.datetime | None:
-    """From when on the table has rows that have not been loaded; None when it has none."""
-    if loaded_seq == str(newest.store_seq):
-        return None
-    loaded = [_build(file) for file in folder.glob(f"*_{loaded_seq}.parquet")]
-    if not loaded or loaded[0].watermarks.keys() != newest.watermarks.keys():
-        return _BEGINNING
-    return min(loaded[0].watermarks.values())
-
-
-def _newest_build(view: FeatureView, folder: Path) -> _Build:
-    files = folder.glob("*.parquet")
-    newest = max(files, key=lambda file: int(file.stem.rsplit("_", 1)[1]), default=None)
+    newest = newest_file(folder)
     if newest is None:
         raise FeatureTableError(
             f"feature view '{view.name}' has no feature table yet: run `fhir-features build {view.name}`"
         )
-    return _build(newest)
+    now = reached(newest)
+    loaded_build = _registered(serving, view, folder).tags.get(_LOADED)
+    if loaded_build == newest.stem:
+        return Materialized(view.name, None, None)
+    since = _since(now, folder / f"{loaded_build}.parquet")
+    until = max(now.watermarks.values())
+    serving.materialize(since, until, feature_views=[view.name])
+    loaded = serving.get_feature_view(view.name)
+    loaded.tags = {**loaded.tags, _LOADED: newest.stem}
+    serving.registry.apply_feature_view(loaded, serving.project)
+    return Materialized(view.name, None if since == _BEGINNING else since, until)
 
 
-def _build(file: Path) -> _Build:
-    state = json.loads(pq.read_schema(file).metadata[b"fhir_features"])
-    watermarks = {site: dt.datetime.fromisoformat(text) for site, text in state["watermarks"].items()}
-    return _Build(int(file.stem.rsplit("_", 1)[1]), watermarks)
+def _since(now: Reached, loaded_build: Path) -> dt.datetime:
+    """From when on the table has rows that have not been loaded."""
+    loaded = reached(loaded_build) if loaded_build.exists() else None
+    if loaded is None or loaded.watermarks.keys() != now.watermarks.keys():
+        return _BEGINNING
+    return min(loaded.watermarks.values())
 
 
 def _registered(serving: Any, view: FeatureView, folder: Path) -> Any:
@@ -122,7 +100,7 @@ def _registered(serving: Any, view: FeatureView, folder: Path) -> Any:
         registered = None
     if registered is None or registered.tags.get("definition") != folder.name:
         raise FeatureTableError(
-            f"feature view '{view.name}' is not registered with Feast as it is defined now: run `feast apply` in "
+            f"feature view '{view.name}' is not registered with Feast as it is now: run `feast apply` in "
             f"{serving.repo_path}"
         )
     return registered

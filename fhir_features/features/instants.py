@@ -1,17 +1,30 @@
-"""At which instants may the answers of a view change: the spine of a feature table of cadence `on_change`.
+"""At which instants must whom a view be answered for, so that its table stays right: the spine of a feature table.
 
-In go a plan whose members stand (`terms.create_members`) and the temporary table `spans` (site, built_to, built_seq,
-reach); out comes the statement for the questions of some buckets: for each patient the instants in (built_to, reach] at
-which something became known or true, was closed, ended, or left a window (TIME rule 22), and `reach` itself for the
-patients about whom the store has learned something since `built_seq`.
+In go a plan whose members stand (`terms.create_members`), the view's cadence, and what the build adds for each site
+(`Span`); out comes the statement for the questions of some buckets. A patient is asked about at the instants in
+(built_to, reach] at which something became known or true, was closed, ended, or left a window (TIME rule 22), and at
+`news_at` where the store has learned something since the last build. A schedule answers all of these at its next
+instant, and what changes at every instant at each of its own.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+import duckdb
+import pyarrow as pa
+
+from fhir_features.features.cadence import Schedule, Serving
 from fhir_features.features.compile import Plan, leaves
 from fhir_features.features.counting import ENDS_AT, MEMBERS
 from fhir_features.features.nodes import Aggregate, PatientFact
+from fhir_features.features.operators import INSTANT_OPERATORS
+from fhir_features.features.spine import INSTANT
 from fhir_features.lake import EVENT_TABLES, literal
+
+START = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 
 _TYPE_OF = {table.name: resource_type for resource_type, table in EVENT_TABLES.items()}
 
@@ -19,17 +32,76 @@ _TYPE_OF = {table.name: resource_type for resource_type, table in EVENT_TABLES.i
 _LONGEST_LIFE = 150
 
 
-def change_instants(plan: Plan) -> str:
+@dataclass(frozen=True)
+class Span:
+    """What a build adds for a site: the instants in (built_to, reach], UTC.
+
+    `built_seq` is the store_seq of the site's last build. At `news_at` whoever there is news of since then is answered;
+    with `answers_all`, everyone. `restates`: the table is written anew, and keeps what its newest rows say.
+    """
+
+    site: str
+    built_to: dt.datetime
+    built_seq: int
+    reach: dt.datetime
+    news_at: dt.datetime
+    answers_all: bool
+    restates: bool
+
+
+def last_instants(serving: Serving, instants: dict[str, dt.datetime]) -> dict[str, dt.datetime]:
+    """By site the last instant of a cadence at or before one."""
+    column = pa.array(list(instants.values()), INSTANT).cast(pa.int64())
+    answered_at = pa.array(serving.answered_at(column.to_numpy())).cast(INSTANT)
+    return dict(zip(instants, answered_at.to_pylist(), strict=True))
+
+
+def next_instant(serving: Serving, after: dt.datetime, up_to: dt.datetime) -> dt.datetime:
+    """The first instant of a schedule after one and at or before another; of no schedule, the other."""
+    if not isinstance(serving, Schedule):
+        return up_to
+    found: dt.datetime = _due(serving, after, up_to)[0].as_py()
+    return found
+
+
+def create_spans(con: duckdb.DuckDBPyConnection, plan: Plan, serving: Serving, spans: Sequence[Span]) -> None:
+    """Create the temporary tables that the statement reads: `spans`, and for a schedule `due`, its instants."""
+    con.execute("""
+CREATE OR REPLACE TEMP TABLE spans (
+  site VARCHAR,
+  built_to TIMESTAMPTZ,
+  built_seq BIGINT,
+  reach TIMESTAMPTZ,
+  news_at TIMESTAMPTZ,
+  answers_all BOOLEAN,
+  restates BOOLEAN
+)""")
+    con.executemany("INSERT INTO spans VALUES (?, ?, ?, ?, ?, ?, ?)", [astuple(span) for span in spans])
+    if isinstance(serving, Schedule):
+        reach = max(span.reach for span in spans)
+        first = min(_first_known(con, plan) or reach, reach)
+        after = max(min(span.built_to for span in spans), first - dt.timedelta(microseconds=1))
+        con.register("due_in", pa.table({"t": _due(serving, after, reach)}))
+        con.execute("CREATE OR REPLACE TEMP TABLE due AS SELECT t FROM due_in ORDER BY t")
+        con.unregister("due_in")
+
+
+def questions_of(plan: Plan, serving: Serving) -> str:
     """The statement; its parameters are `first_bucket` and `last_bucket`, its rows (site, bucket, patient_id, t)."""
     parts = [_instants_of_rows(plan, table) for table in plan.selections]
     if plan.reads_encounters:
         parts.append(_instants("encounters", "[e.end_at]"))
-    parts.append(_instants("patients", _birthdays(plan), begins="e.known_at"))
-    tables = [_TYPE_OF[table] for table in plan.selections] + ["Patient"] + ["Encounter"] * plan.reads_encounters
-    listed = ", ".join(literal(resource_type) for resource_type in sorted(set(tables)))
+    parts.append(_instants_of_patients(plan))
     all_instants = "\n  UNION ALL\n".join(parts)
     return f"""WITH instants AS (
 {all_instants}
+),
+changes AS (
+  SELECT i.site, i.bucket, i.patient_id, i.t
+  FROM instants i
+  JOIN spans s ON s.site = i.site
+  WHERE i.t > s.built_to
+    AND i.t <= s.reach
 ),
 news AS (
   SELECT site, bucket, patient_id
@@ -40,37 +112,99 @@ news AS (
   FROM lake.closings c
   JOIN spans s ON s.site = c.site
   WHERE c.bucket BETWEEN $first_bucket AND $last_bucket
-    AND c.resource_type IN ({listed})
+    AND c.resource_type IN ({_types(plan)})
     AND c.store_seq > s.built_seq
 )
-SELECT i.site, i.bucket, i.patient_id, i.t
-FROM instants i
-JOIN spans s ON s.site = i.site
-WHERE i.t > s.built_to
-  AND i.t <= s.reach
+{_ON_SCHEDULE if isinstance(serving, Schedule) else _AT_ONCE}
 UNION
-SELECT n.site, n.bucket, n.patient_id, s.reach
+SELECT n.site, n.bucket, n.patient_id, s.news_at
 FROM news n
 JOIN spans s ON s.site = n.site"""
 
 
+_AT_ONCE = "SELECT site, bucket, patient_id, t\nFROM changes"
+
+_ON_SCHEDULE = """SELECT c.site, c.bucket, c.patient_id, d.t
+FROM changes c
+ASOF JOIN due d ON d.t >= c.t
+UNION
+SELECT r.site, r.bucket, r.patient_id, d.t
+FROM (
+  SELECT site, bucket, patient_id, min(t) AS since
+  FROM instants
+  WHERE is_restless
+  GROUP BY ALL
+) r
+JOIN spans s ON s.site = r.site
+JOIN due d
+  ON d.t >= r.since
+  AND d.t > s.built_to
+  AND d.t <= s.reach"""
+
+
+def _due(schedule: Schedule, after: dt.datetime, up_to: dt.datetime) -> pa.Array:
+    """The instants of a schedule with `after` < instant <= `up_to`."""
+    first, last = pa.array([after, up_to], INSTANT).cast(pa.int64()).to_pylist()
+    return pa.array(schedule.between(first, last)).cast(INSTANT)
+
+
+def _first_known(con: duckdb.DuckDBPyConnection, plan: Plan) -> dt.datetime | None:
+    """When the first of the rows that the plan reads was known."""
+    known = [f"SELECT min(known_at) AS known_at FROM lake.{table}" for table in _tables(plan)]
+    row = con.execute(f"SELECT min(known_at) FROM ({' UNION ALL '.join(known)})").fetchone()
+    assert row is not None
+    first: dt.datetime | None = row[0]
+    return first
+
+
+def _tables(plan: Plan) -> list[str]:
+    return sorted({*plan.selections, "patients", *(["encounters"] if plan.reads_encounters else [])})
+
+
+def _types(plan: Plan) -> str:
+    return ", ".join(literal(_TYPE_OF[table]) for table in _tables(plan))
+
+
+def _values(plan: Plan) -> list[Aggregate | PatientFact]:
+    return [value for feature in plan.features for value in leaves(feature.value)]
+
+
 def _instants_of_rows(plan: Plan, table: str) -> str:
-    values = [value for feature in plan.features for value in leaves(feature.value)]
-    windows = [value.window for value in values if isinstance(value, Aggregate) and value.rows.table == table]
+    values = [value for value in _values(plan) if isinstance(value, Aggregate) and value.rows.table == table]
+    windows = [value.window for value in values]
     edges = sorted({us for window in windows for us in (window.start_us, window.end_us) if us})
     moments = [f"e.effective_at + to_microseconds({us})" for us in edges]
     ends = {"conditions": ["e.abatement_at"], "medication_requests": [ENDS_AT], "encounters": ["e.end_at"]}
     moments += ends.get(table, [])
-    return _instants(table, f"[{', '.join(moments)}]", f"\n    JOIN {table}_members m ON {MEMBERS[table]}")
+    is_restless = any(value.operator in INSTANT_OPERATORS for value in values)
+    members = f"\n    JOIN {table}_members m ON {MEMBERS[table]}"
+    return _instants(table, f"[{', '.join(moments)}]", is_restless=is_restless, members=members)
 
 
-def _instants(table: str, moments: str, members: str = "", begins: str = "greatest(e.known_at, e.effective_at)") -> str:
+def _instants_of_patients(plan: Plan) -> str:
+    operators = {value.operator for value in _values(plan) if isinstance(value, PatientFact)}
+    # The day after, too: who was born on 29 February is a year older on 1 March of other years.
+    day = "CAST(e.birth_date + to_years(n // 2) + to_days(n % 2) AS TIMESTAMPTZ)"
+    birthdays = f"list_transform(range({2 * _LONGEST_LIFE}), lambda n: {day})" if "age" in operators else "[]"
+    is_restless = not INSTANT_OPERATORS.isdisjoint(operators)
+    return _instants("patients", birthdays, begins="e.known_at", is_restless=is_restless)
+
+
+def _instants(
+    table: str,
+    moments: str,
+    *,
+    begins: str = "greatest(e.known_at, e.effective_at)",
+    is_restless: bool = False,
+    members: str = "",
+) -> str:
     """One row an instant at which a version of a resource begins to count, ceases to, or changes its part."""
-    return f"""  SELECT site, bucket, patient_id, is_news, unnest(moments) AS t
+    return f"""  SELECT site, bucket, patient_id, is_news, is_restless, unnest(moments) AS t
   FROM (
     SELECT
       e.site, e.bucket, e.patient_id,
-      e.store_seq > s.built_seq AS is_news,
+      {str(is_restless).lower()} AS is_restless,
+      s.answers_all OR {_is_news(table)} AS is_news,
       list_filter(
         [{begins}, e.known_to] || {moments},
         lambda t: t >= {begins} AND (t <= e.known_to OR e.known_to IS NULL)
@@ -81,10 +215,15 @@ def _instants(table: str, moments: str, members: str = "", begins: str = "greate
   )"""
 
 
-def _birthdays(plan: Plan) -> str:
-    values = [value for feature in plan.features for value in leaves(feature.value)]
-    if not any(isinstance(value, PatientFact) and value.operator == "age" for value in values):
-        return "[]"
-    # The day after, too: who was born on 29 February is a year older on 1 March of other years.
-    days = "CAST(e.birth_date + to_years(n // 2) + to_days(n % 2) AS TIMESTAMPTZ)"
-    return f"list_transform(range({2 * _LONGEST_LIFE}), lambda n: {days})"
+def _is_news(table: str) -> str:
+    news = "e.store_seq > s.built_seq"
+    if table != "medication_requests":
+        return news
+    # The code of an order can come later than the order, with the Medication that it points to.
+    return f"""{news}
+      OR EXISTS (
+        FROM lake.medications d
+        WHERE d.site = e.site
+          AND d.resource_id = e.medication_id
+          AND d.store_seq > s.built_seq
+      )"""

@@ -1,9 +1,10 @@
 """Feature tables: the log of a view's answers, built by the same engine as training sets (DESIGN.md, "Feature tables").
 
-In go a view and a connection that reads the lake as it stood at a store_seq; out comes one Parquet file a build under
-`<folder>/<view>/<first 12 of version>/`, with rows (site, patient_id, answered_at, published_at, store_seq, features),
-ordered by bucket, site, patient and instant. "The latest row at or before T" of a patient is what the view answers at
-T. A build goes up to the watermark of each site; what it reached stands in the file's metadata, where the next begins.
+In go a view and a connection that reads the lake as it stood at a store_seq; out comes one Parquet file a build in the
+view's folder (`table_folder`), with rows (site, patient_id, answered_at, published_at, store_seq, features), ordered by
+bucket, site, patient and instant. "The latest row at or before T" of a patient is what the view, by its cadence, has
+answered at T. A build goes up to the last instant of the cadence at or before each site's watermark; what it reached
+stands in the file's metadata, where the next begins.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fhir_features.errors import FeatureTableError
+from fhir_features.features.cadence import EXACT, Serving, read_cadence
 from fhir_features.features.compile import Plan, compile_features, leaves
 from fhir_features.features.engine import answers
-from fhir_features.features.instants import change_instants
+from fhir_features.features.instants import START, Span, create_spans, last_instants, next_instant, questions_of
 from fhir_features.features.nodes import canonical_json
 from fhir_features.features.operators import INSTANT_OPERATORS
 from fhir_features.features.spine import INSTANT
@@ -33,7 +35,7 @@ from fhir_features.lake import bucket_count, identifier
 from fhir_features.ontology import Ontologies
 
 _METADATA = b"fhir_features"
-_START = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
+_FOREIGN = "is no feature table file of this package: move it away"
 
 # Buckets whose questions are worked out together; more would only cost memory.
 _BUCKETS_A_PASS = 4
@@ -41,10 +43,14 @@ _BUCKETS_A_PASS = 4
 
 @dataclass(frozen=True)
 class Reached:
-    """How far the builds of a table have come: by site the watermark (UTC) and the store_seq."""
+    """How far the builds of a table have come, by site: the last instant answered, the store_seq, the end of the fill.
+
+    The fill is a site's first build, which answers for the time before the view was deployed. Instants are UTC.
+    """
 
     watermarks: dict[str, dt.datetime]
     store_seqs: dict[str, int]
+    filled_to: dict[str, dt.datetime]
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,27 @@ class Build:
 
 
 def table_folder(folder: Path, view: FeatureView) -> Path:
-    """Where the files of a view's table are: `<folder>/<view>/<first 12 of version>`."""
-    return folder / view.name / view.version[:12]
+    """Where the files of a view's table are: `<folder>/<view>/<first 12 of version>`.
+
+    A restatement is a table of its own, `<first 12 of version>-r<number>`; the newest one counts.
+    """
+    first = folder / view.name / view.version[:12]
+    restated = [each for each in first.parent.glob(f"{first.name}-r*") if any(each.glob("*.parquet"))]
+    return max(restated, key=_restatement, default=first)
+
+
+def newest_file(folder: Path) -> Path | None:
+    """The file of a table's last build; None before the first."""
+    return max(folder.glob("*.parquet"), key=_age, default=None)
+
+
+def reached(file: Path) -> Reached:
+    """What a file of a feature table says about how far it goes. Raises FeatureTableError for another file."""
+    try:
+        state = json.loads(pq.read_schema(file).metadata[_METADATA])
+        return Reached(_instants(state["watermarks"]), state["store_seqs"], _instants(state["filled_to"]))
+    except (KeyError, TypeError, OSError, pa.ArrowInvalid):
+        raise FeatureTableError(f"{file} {_FOREIGN}") from None
 
 
 def build(
@@ -68,49 +93,114 @@ def build(
 ) -> Build:
     """Append to a view's table what is new up to the watermarks. Raises FeatureTableError.
 
-    The connection must stand at `store_seq` (`engine.stand_at`).
+    The connection must stand at `store_seq` (`engine.stand_at`). What the store has learned about a time that the table
+    has answered already is answered at the next instant of a schedule, or else where the build ends.
     """
-    _refuse_instants(view)
-    plan = compile_features(view.features)
-    files = sorted(table_folder(folder, view).glob("*.parquet"))
-    before = _reached(files)
-    watermarks = _watermarks(con, view, plan)
-    moved = {site: at for site, at in watermarks.items() if at > before.watermarks.get(site, _START)}
-    now = {**before.watermarks, **moved}
+    plan, serving = _buildable(view)
+    table = table_folder(folder, view)
+    files = sorted(table.glob("*.parquet"))
+    newest = newest_file(table)
+    before = reached(newest) if newest else Reached({}, {}, {})
+    seen = last_instants(serving, _watermarks(con, view, plan))
+    moved = {site: at for site, at in seen.items() if at > before.watermarks.get(site, START)}
+    watermarks = {**before.watermarks, **moved}
     if not moved:
-        return Build(view.name, view.version, None, 0, now)
-    seqs = {**before.store_seqs, **dict.fromkeys(moved, store_seq)}
-    schema = _schema(plan, view, Reached(now, seqs))
-    start = min(before.watermarks.get(site, _START) for site in moved)
-    name = f"{_stamp(start)}_{_stamp(max(moved.values()))}_{store_seq}.parquet"
-    file = table_folder(folder, view) / name
-    _create_spans(con, moved, before)
+        return Build(view.name, view.version, None, 0, watermarks)
+    now = Reached(
+        watermarks,
+        {**before.store_seqs, **dict.fromkeys(moved, store_seq)},
+        {**moved, **before.filled_to},
+    )
+    spans = [_span(serving, before, site, reach) for site, reach in moved.items()]
+    file = table / _file_name(spans, store_seq)
     _create_previous(con, plan, files)
     create_members(con, known, plan)
-    rows = _write(file, schema, _changed_answers(con, known, plan, store_seq))
-    return Build(view.name, view.version, file, rows, now)
+    create_spans(con, plan, serving, spans)
+    rows = _write(file, _schema(plan, view, now), _changed_answers(con, known, plan, serving, store_seq))
+    return Build(view.name, view.version, file, rows, watermarks)
 
 
-def _refuse_instants(view: FeatureView) -> None:
+def restate(
+    con: duckdb.DuckDBPyConnection, known: Ontologies, view: FeatureView, folder: Path, *, store_seq: int
+) -> Build:
+    """Write a view's table anew, with the history that the store knows now. Raises FeatureTableError.
+
+    The connection must stand at `store_seq`. The new table goes as far as the one before, which stays where it is, and
+    the newest row of each patient says what it said: news is answered by the next build, as without a restatement.
+    """
+    plan, serving = _buildable(view)
+    table = table_folder(folder, view)
+    newest = newest_file(table)
+    if newest is None:
+        raise FeatureTableError(
+            f"view '{view.name}' has no feature table to restate: run `fhir-features build {view.name}` first"
+        )
+    now = reached(newest)
+    spans = [
+        Span(site, START, now.store_seqs[site], reach, reach, answers_all=True, restates=True)
+        for site, reach in now.watermarks.items()
+    ]
+    name = f"{view.version[:12]}-r{_restatement(table) + 1}"
+    file = folder / view.name / name / _file_name(spans, store_seq)
+    _create_previous(con, plan, sorted(table.glob("*.parquet")))
+    create_members(con, known, plan)
+    create_spans(con, plan, serving, spans)
+    rows = _write(file, _schema(plan, view, now), _changed_answers(con, known, plan, serving, store_seq))
+    return Build(view.name, view.version, file, rows, now.watermarks)
+
+
+def _buildable(view: FeatureView) -> tuple[Plan, Serving]:
+    serving = read_cadence(view.cadence)
     for feature in view.features:
-        if any(value.operator in INSTANT_OPERATORS for value in leaves(feature.value)):
+        if serving == EXACT and any(value.operator in INSTANT_OPERATORS for value in leaves(feature.value)):
             raise FeatureTableError(
                 f"feature '{feature.name}' of view '{view.name}' changes at every instant, which cadence on_change "
-                "cannot hold: leave it out of the view that is built"
+                "cannot hold: leave it out of the view that is built, or give the view a schedule as its cadence"
             )
+    return compile_features(view.features), serving
 
 
-def _reached(files: list[Path]) -> Reached:
-    """What the newest file says; its store_seq is the greatest."""
-    if not files:
-        return Reached({}, {})
-    newest = max(files, key=lambda file: int(file.stem.rsplit("_", 1)[1]))
+def _restatement(table: Path) -> int:
+    """The number of a restatement; that of the first table is 0."""
+    _, _, number = table.name.partition("-r")
+    return int(number or 0)
+
+
+def _age(file: Path) -> tuple[int, str]:
+    """By what files are put in order: the store_seq, then the end of the interval."""
     try:
-        state = json.loads(pq.read_schema(newest).metadata[_METADATA])
-    except (KeyError, TypeError, OSError, pa.ArrowInvalid):
-        raise FeatureTableError(f"{newest} is no feature table file of this package: move it away") from None
-    watermarks = {site: dt.datetime.fromisoformat(text) for site, text in state["watermarks"].items()}
-    return Reached(watermarks, state["store_seqs"])
+        _, end, store_seq = file.stem.split("_")
+        return int(store_seq), end
+    except ValueError:
+        raise FeatureTableError(f"{file} {_FOREIGN}") from None
+
+
+def _instants(texts: dict[str, str]) -> dict[str, dt.datetime]:
+    return {site: dt.datetime.fromisoformat(text) for site, text in texts.items()}
+
+
+def _span(serving: Serving, before: Reached, site: str, reach: dt.datetime) -> Span:
+    """What a build adds for a site.
+
+    Everyone is answered at the end of the fill, and at the first instant after it: an online store refuses a row that
+    is not newer than what another version of the view has put there, which may have been answered at the same instant.
+    """
+    built_to = before.watermarks.get(site)
+    if built_to is None:
+        return Span(site, START, 0, reach, reach, answers_all=True, restates=False)
+    news_at = next_instant(serving, built_to, reach)
+    first_after_fill = built_to == before.filled_to[site]
+    return Span(site, built_to, before.store_seqs[site], reach, news_at, first_after_fill, restates=False)
+
+
+def _file_name(spans: list[Span], store_seq: int) -> str:
+    start, end = min(span.built_to for span in spans), max(span.reach for span in spans)
+    return f"{_stamp(start)}_{_stamp(end)}_{store_seq}.parquet"
+
+
+def _stamp(instant: dt.datetime) -> str:
+    # "0" sorts before all years.
+    return "0" if instant == START else instant.strftime("%Y%m%dT%H%M%S%fZ")
 
 
 def _watermarks(con: duckdb.DuckDBPyConnection, view: FeatureView, plan: Plan) -> dict[str, dt.datetime]:
@@ -136,33 +226,18 @@ ORDER BY site""",
     return found
 
 
-def _schema(plan: Plan, view: FeatureView, reached: Reached) -> pa.Schema:
+def _schema(plan: Plan, view: FeatureView, now: Reached) -> pa.Schema:
     state = {
         "view": view.name,
         "version": view.version,
         "definition": view.definition(),
-        "watermarks": {site: at.isoformat() for site, at in reached.watermarks.items()},
-        "store_seqs": reached.store_seqs,
+        "watermarks": {site: at.isoformat() for site, at in now.watermarks.items()},
+        "store_seqs": now.store_seqs,
+        "filled_to": {site: at.isoformat() for site, at in now.filled_to.items()},
     }
     keys = [("site", pa.string()), ("patient_id", pa.string()), ("answered_at", INSTANT), ("published_at", INSTANT)]
     columns = [*keys, ("store_seq", pa.int64()), *[(field.name, field.type) for field in plan.schema][1:]]
     return pa.schema(columns, {_METADATA: canonical_json(state).encode()})
-
-
-def _stamp(instant: dt.datetime) -> str:
-    # "0" sorts before all years.
-    return "0" if instant == _START else instant.strftime("%Y%m%dT%H%M%S%fZ")
-
-
-def _create_spans(con: duckdb.DuckDBPyConnection, moved: dict[str, dt.datetime], before: Reached) -> None:
-    con.execute("""
-CREATE OR REPLACE TEMP TABLE spans (
-  site VARCHAR, is_first BOOLEAN, built_to TIMESTAMPTZ, built_seq BIGINT, reach TIMESTAMPTZ
-)""")
-    for site, reach in moved.items():
-        built_to = before.watermarks.get(site, _START)
-        built_seq = before.store_seqs.get(site, 0)
-        con.execute("INSERT INTO spans VALUES (?, ?, ?, ?, ?)", [site, built_seq == 0, built_to, built_seq, reach])
 
 
 def _create_previous(con: duckdb.DuckDBPyConnection, plan: Plan, files: list[Path]) -> None:
@@ -184,10 +259,10 @@ FROM no_rows""")
 
 
 def _changed_answers(
-    con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan, store_seq: int
+    con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan, serving: Serving, store_seq: int
 ) -> Iterator[pa.Table]:
     """The rows to write, some buckets at a time."""
-    instants = change_instants(plan)
+    questions = questions_of(plan, serving)
     changed = _changed(plan)
     for first in range(0, bucket_count(con), _BUCKETS_A_PASS):
         buckets = {"first_bucket": first, "last_bucket": first + _BUCKETS_A_PASS - 1}
@@ -196,7 +271,7 @@ def _changed_answers(
 CREATE OR REPLACE TEMP TABLE asked AS
 SELECT row_number() OVER (ORDER BY bucket, site, patient_id, t) AS question, *, t AS k
 FROM (
-{instants}
+{questions}
 )""",
             buckets,
         )
@@ -207,34 +282,44 @@ FROM (
 
 
 def _changed(plan: Plan) -> str:
-    """Of the answers, in `answered`, those that differ from the patient's answer before.
+    """Of the answers, in `answered`, those that differ from the patient's answer before, or stand where all are given.
 
-    The first build of a table answers every patient at its reach, so that online stores, which refuse a row that is
-    not newer, take the answers of a changed definition.
+    In a restatement what the newest rows of the table before say stands in their place.
     """
     names = [identifier(name) for name in plan.names]
     columns = ", ".join(names)
     differs = "\n    OR ".join(f"{name} IS DISTINCT FROM lag({name}) OVER in_time" for name in names)
     return f"""
 WITH in_question AS (
-  SELECT q.bucket, q.site, q.patient_id, q.t AS answered_at, true AS is_new, {columns}
+  SELECT q.bucket, q.site, q.patient_id, q.t AS answered_at, {columns}
   FROM answered a
   JOIN asked q USING (question)
 ),
+patients_in_question AS (
+  SELECT DISTINCT bucket, site, patient_id
+  FROM in_question
+),
 with_previous AS (
-  SELECT * FROM in_question
+  SELECT bucket, site, patient_id, answered_at, true AS is_written, $store_seq AS store_seq, {columns}
+  FROM in_question
+  JOIN spans USING (site)
+  WHERE NOT restates OR answered_at < reach
   UNION ALL
-  SELECT NULL, site, patient_id, answered_at, false, {columns}
+  SELECT
+    bucket, site, patient_id,
+    CASE WHEN restates THEN reach ELSE answered_at END,
+    restates, built_seq, {columns}
   FROM previous
-  WHERE (site, patient_id) IN (SELECT (site, patient_id) FROM in_question)
+  JOIN patients_in_question USING (site, patient_id)
+  JOIN spans USING (site)
 )
-SELECT site, patient_id, answered_at, reach AS published_at, CAST($store_seq AS BIGINT) AS store_seq, {columns}
+SELECT site, patient_id, answered_at, reach AS published_at, CAST(store_seq AS BIGINT) AS store_seq, {columns}
 FROM with_previous
 JOIN spans USING (site)
 WINDOW in_time AS (PARTITION BY site, patient_id ORDER BY answered_at)
-QUALIFY is_new
+QUALIFY is_written
   AND (
-    (is_first AND answered_at = reach)
+    (answers_all AND answered_at = news_at)
     OR {differs}
   )
 ORDER BY bucket, site, patient_id, answered_at"""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from lake_rows import LakeRows, at
 
 from fhir_features import FeatureView, observation, patient
-from fhir_features.errors import FeatureTableError
+from fhir_features.cli import cli
+from fhir_features.errors import FeatureTableError, UsageError
 from fhir_features.features.tables import table_folder
 
 KEYS = ["site", "patient_id", "answered_at", "published_at", "store_seq"]
@@ -72,6 +76,8 @@ def test_a_value_leaves_its_window_without_any_news(project: Any) -> None:
     assert table_rows(store)[2:] == [
         (at("2024-05-17"), at("2025-02-01"), 2, 7.0),
         (at("2024-12-31"), at("2025-02-01"), 2, None),
+        # The first instant after the fill answers everyone.
+        (at("2025-02-01"), at("2025-02-01"), 2, None),
     ]
 
 
@@ -128,6 +134,124 @@ def test_a_file_of_another_make_is_not_built_upon(project: Any) -> None:
     project.write(first_rows())
     folder = table_folder(project.store.tables, project.store.view("diabetes"))
     folder.mkdir(parents=True)
-    pq.write_table(pa.table({"a": [1]}), folder / "a_b_1.parquet")
-    with pytest.raises(FeatureTableError, match="is no feature table file of this package"):
-        project.store.build("diabetes")
+    for name in ("a_b_1.parquet", "other.parquet"):
+        pq.write_table(pa.table({"a": [1]}), folder / name)
+        with pytest.raises(FeatureTableError, match=f"{name} is no feature table file of this package"):
+            project.store.build("diabetes")
+        (folder / name).unlink()
+
+
+def test_a_schedule_is_built_up_to_its_last_instant(project: Any) -> None:
+    definitions = (project.folder / "feature_repo" / "features.py").read_text()
+    project.define(definitions.replace("entity=patient,", 'entity=patient, cadence="daily@02:00 Europe/Berlin",'))
+    rows = first_rows()
+    rows.tables["watermarks"] = []
+    rows.watermark(at("2024-02-01 12:00"))
+    project.write(rows)
+    store = project.store
+    built = store.build("diabetes")
+    assert built.watermarks == {"north": at("2024-02-01 01:00")}
+    # Known at midnight, answered at two o'clock in Berlin.
+    filled = [
+        (at("2024-01-02 01:00"), at("2024-02-01 01:00"), 1, 7.0),
+        (at("2024-02-01 01:00"), at("2024-02-01 01:00"), 1, 7.0),
+    ]
+    assert table_rows(store) == filled
+
+    rows.store_seq = 2
+    rows.watermark(at("2024-02-02 00:59"))
+    project.write(rows)
+    assert store.build("diabetes").file is None
+
+    # Late news is answered at the next instant, where everyone is for the first time since the deployment.
+    rows.store_seq = 3
+    rows.observation("loinc:4548-4", 9.0, "%", effective_at=at("2024-01-10"), known_at=at("2024-01-11"))
+    rows.watermark(at("2024-02-05"))
+    project.write(rows)
+    assert store.build("diabetes").watermarks == {"north": at("2024-02-04 01:00")}
+    assert table_rows(store) == [*filled, (at("2024-02-02 01:00"), at("2024-02-04 01:00"), 3, 9.0)]
+
+    rows.store_seq = 4
+    rows.observation("loinc:4548-4", 8.0, "%", effective_at=at("2024-01-12"), known_at=at("2024-01-13"))
+    rows.watermark(at("2024-02-06 12:00"))
+    project.write(rows)
+    store.build("diabetes")
+    assert table_rows(store)[3:] == [(at("2024-02-05 01:00"), at("2024-02-06 01:00"), 4, 8.0)]
+
+
+def test_a_schedule_can_hold_what_changes_at_every_instant(project: Any) -> None:
+    rows = first_rows()
+    project.write(rows)
+    hba1c = observation("loinc:4548-4")
+    view = FeatureView(
+        name="v", entity=patient, features=[hba1c.time_since_last().named("since")], cadence="daily@00:00 UTC"
+    )
+    # From the first result on, not from when the patient was born.
+    built = project.store.build(view)
+    assert pq.read_table(built.file)["since"].to_pylist() == [float(day) for day in range(1, 32)]
+
+
+def test_a_restatement_tells_the_history_anew_and_leaves_the_newest_row(project: Any) -> None:
+    rows = first_rows()
+    project.write(rows)
+    store = project.store
+    first = store.build("diabetes")
+    rows.store_seq = 2
+    rows.observation("loinc:4548-4", 9.0, "%", effective_at=at("2024-01-10"), known_at=at("2024-01-11"))
+    project.write(rows)
+    restated = store.restate("diabetes")
+    assert restated.file.parent.name == f"{first.file.parent.name}-r1"
+    assert first.file.exists()
+    expected = [
+        (at("2024-01-02"), at("2024-02-01"), 2, 7.0),
+        (at("2024-01-11"), at("2024-02-01"), 2, 9.0),
+        (at("2024-02-01"), at("2024-02-01"), 1, 7.0),
+    ]
+    assert table_rows(store) == expected
+
+    # The next build goes on from it, and answers the news.
+    rows.store_seq = 3
+    rows.watermark(at("2024-03-01"))
+    project.write(rows)
+    assert store.build("diabetes").file.parent == restated.file.parent
+    assert table_rows(store) == [*expected, (at("2024-03-01"), at("2024-03-01"), 3, 9.0)]
+    assert store.restate("diabetes").file.parent.name == f"{first.file.parent.name}-r2"
+    assert table_rows(store) == [
+        (at("2024-01-02"), at("2024-03-01"), 3, 7.0),
+        (at("2024-01-11"), at("2024-03-01"), 3, 9.0),
+        (at("2024-03-01"), at("2024-03-01"), 3, 9.0),
+    ]
+
+
+def test_only_a_table_that_is_there_can_be_restated(project: Any) -> None:
+    project.write(first_rows())
+    with pytest.raises(FeatureTableError, match="run `fhir-features build diabetes` first"):
+        project.store.restate("diabetes")
+    words = ["--config", str(project.folder), "build", "--restate"]
+    assert isinstance(CliRunner().invoke(cli, words).exception, UsageError)
+    project.store.build("diabetes")
+    (restated,) = json.loads(CliRunner().invoke(cli, [*words, "--json", "diabetes"], catch_exceptions=False).stdout)
+    assert Path(restated["file"]).parent.name.endswith("-r1")
+
+
+def test_an_order_whose_medication_comes_later_is_news(project: Any) -> None:
+    rows = first_rows()
+    order = rows.medication("rxnorm:860975", effective_at=at("2024-01-20"), medication_id="m1")
+    code_id = order.pop("code_id")
+    rows.tables["resolution"] = []
+    rows.resolve()
+    project.write(rows)
+    store = project.store
+    store.build("diabetes")
+    rows.store_seq = 2
+    rows.watermark(at("2024-02-02"))
+    project.write(rows)
+    store.build("diabetes")
+    rows.store_seq = 3
+    rows.tables["medications"].append(
+        {"site": "north", "resource_id": "m1", "version": "1", "code_id": code_id, "store_seq": 3}
+    )
+    rows.watermark(at("2024-02-03"))
+    project.write(rows)
+    newest = pq.read_table(store.build("diabetes").file).to_pylist()[-1]
+    assert (newest["answered_at"], newest["on_metformin"]) == (at("2024-02-03"), True)
