@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import feast
+import pandas as pd
 import pyarrow as pa
 import pytest
 from feast.repo_config import load_repo_config
@@ -187,6 +188,58 @@ def test_a_changed_definition_is_loaded_whole_once_it_is_applied(project: Projec
     (changed, _) = materialize(project.store)
     assert changed.since is None
     assert online(project) == offline(project, watermarks(project))
+
+
+NIGHTLY = """
+from fhir_features.features import FeatureView, observation, patient
+
+creatinine = observation("loinc:2160-0", unit="mg/dL")
+nightly = FeatureView(
+    name="nightly",
+    entity=patient,
+    features=[creatinine.last().named("creatinine_last"), creatinine.time_since_last().named("creatinine_days")],
+    cadence="daily@{time} UTC",
+)
+"""
+
+
+def test_a_schedule_is_served_as_it_is_asked_for_in_training_also_when_restated(project: Project):
+    # An instant some hours ago, so that the next one does not come while the test runs.
+    last = dt.datetime.now(dt.UTC) - dt.timedelta(hours=6)
+    (project.folder / "feature_repo" / "features.py").write_text(NIGHTLY.replace("{time}", f"{last:%H:%M}"))
+    project.receive(project.resources)
+    (until,) = project.store.build("nightly").watermarks.values()
+    assert until == last.replace(second=0, microsecond=0)
+    apply(project)
+    assert [each.until for each in materialize(project.store)] == [until]
+    served = online(project, "nightly")
+    assert served == offline(project, watermarks(project), "nightly") == offline(project, {"north": until}, "nightly")
+    assert any(row["creatinine_days"] for row in served.values())
+
+    project.receive_later()
+    assert project.store.restate("nightly").watermarks == {"north": until}
+    with pytest.raises(FeatureTableError, match="run `feast apply`"):
+        materialize(project.store)
+    apply(project)
+    materialize(project.store)
+    assert online(project, "nightly") == served
+    assert materialize(project.store)[0].until is None
+
+    times = [until - dt.timedelta(hours=hours) for hours in (1, 23, 25, 24 * 200 + 7)]
+    asked = [{**key, "event_timestamp": t} for key in patients(project) for t in times]
+    training = project.store.get_historical_features(pa.Table.from_pylist(asked), ["nightly"]).to_df()
+    names = ["nightly:creatinine_last", "nightly:creatinine_days"]
+    frame = training[["site", "patient_id", "event_timestamp"]]
+    serving = feast.FeatureStore(repo_path=str(project.folder / "feature_repo"))
+    plain = serving.get_historical_features(entity_df=frame, features=names).to_df()
+    order = ["site", "patient_id", "event_timestamp"]
+    columns = [*order, "creatinine_last", "creatinine_days"]
+    assert training["creatinine_days"].notna().sum() > 5
+    pd.testing.assert_frame_equal(
+        plain[columns].sort_values(order, ignore_index=True),
+        training[columns].sort_values(order, ignore_index=True),
+        check_dtype=False,
+    )
 
 
 def test_every_kind_of_answer_has_a_type_in_feast():

@@ -28,10 +28,11 @@ from fhir_features.features.terms import create_members, ontologies
 
 INSTANT = pa.timestamp("us", tz="UTC")
 lake = cache(memory_lake)
-# Clocks are turned on 10 March in New York and on 31 March in Berlin.
+# Clocks are turned on 10 March in New York and on 31 March in Berlin, where until then 01:00 is midnight in UTC, on the
+# grid of what is generated.
 SCHEDULES = [
     "daily@02:30 America/New_York",
-    "daily@02:00,14:00 Europe/Berlin",
+    "daily@01:00,13:00 Europe/Berlin",
     "hourly@:30 America/New_York",
     "weekly@Sun 02:30 America/New_York",
 ]

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import schedules
+
 PAGE = Path(__file__).parents[2] / "docs" / "time.md"
 
 
@@ -501,12 +503,15 @@ def instant(text: str) -> dt.datetime:
 def markdown() -> str:
     """The page docs/time.md."""
     parts = [
-        "# When what counts as known\n\nGenerated from the tables that `tests/spec/test_evidence.py` runs: do not edit. "
+        "# When what counts as known\n\nGenerated from the tables that the tests in `tests/spec` run: do not edit. "
         "All times are of March 2024 in UTC, as `day hour:minute`, unless a date is given; `-` is nothing.\n"
     ]
     for spec in SPECS:
         parts.append(f"\n## {spec.title}\n\nRule {spec.rule}. {spec.text}\n")
         parts += [f"\n{_markdown(text)}" for text in (spec.arrives, spec.known)]
+    for schedule in schedules.SPECS:
+        parts.append(f"\n## {schedule.title}\n\nRule 21. {schedule.text} Served by `{schedule.serving}`:\n")
+        parts.append(f"\n{_markdown(schedule.asked)}")
     return "".join([*parts, CHOICES])
 
 
