@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import duckdb
@@ -215,3 +216,98 @@ def test_a_training_set_over_a_spine(project: Any) -> None:
     refused = run(project, "get", "admission", "--features", "v", "--output", str(output))
     assert refused.returncode == 2
     assert "'admission' is no .parquet or .csv file, and no spine: did you mean 'admissions'?" in refused.stderr
+
+
+ANCHORED = (
+    spine.encounters("start+6h"),
+    spine.encounters("start+24h", class_="inpatient", while_open=True),
+    spine.encounters("end"),
+    spine.grid(every="1d", start=jan("02 00"), end=jan("20 00")),
+    spine.grid(every="8h", start=jan("02 00"), end=jan("20 00"), during=encounter("inpatient")),
+    spine.first(condition("icd10cm:E11", descendants=True)),
+    spine.first(observation("loinc:4548-4", unit="%").where(low=6.5)),
+)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_nothing_that_becomes_known_later_changes_the_rows_until_then(
+    con: duckdb.DuckDBPyConnection, seed: int
+) -> None:
+    random = Random(seed)
+    rows = histories(random)
+    now = jan("02 00") + random.randrange(18 * 24) * dt.timedelta(hours=1)
+    for anchored, after, then in zip(ANCHORED, all_rows(con, rows), all_rows(con, known_by(rows, now)), strict=True):
+        assert [row for row in then if row["event_timestamp"] <= now] == [
+            row for row in after if row["event_timestamp"] <= now
+        ], anchored
+
+
+def test_the_histories_give_rows_of_every_spine(con: duckdb.DuckDBPyConnection) -> None:
+    found = [all_rows(con, histories(Random(seed))) for seed in range(4)]
+    for number, anchored in enumerate(ANCHORED):
+        assert sum(len(rows[number]) for rows in found) > 3, anchored
+
+
+def histories(random: Random) -> LakeRows:
+    """Versions of stays, diagnoses and results of three patients, each known some hours after the one before it."""
+    rows = LakeRows()
+    for name in ("p1", "p2", "p3"):
+        row = rows.patient(name, known_at=hour(random, 96))
+        if random.random() < 0.3:
+            rows.close(row, row["known_at"] + dt.timedelta(hours=random.randrange(200)))
+        for number in range(3):
+            _versions(random, rows, rows.encounter, f"e-{name}-{number}", lambda: _stay(random), patient_id=name)
+            _versions(random, rows, _condition(random, rows), f"c-{name}-{number}", dict, patient_id=name)
+            _versions(random, rows, _result(random, rows), f"o-{name}-{number}", dict, patient_id=name)
+    rows.resolve()
+    return rows
+
+
+def _versions(random: Random, rows: LakeRows, make: Any, resource_id: str, content: Any, **more: Any) -> None:
+    known_at = hour(random, 300)
+    for version in range(random.randint(1, 3)):
+        until = known_at + dt.timedelta(hours=random.randrange(60))
+        times = {"effective_at": hour(random, 300), "known_at": known_at, "version": str(version)}
+        row = make(resource_id=resource_id, **times, **content(), **more)
+        if random.random() < 0.7:
+            rows.close(row, until)
+        known_at = until
+
+
+def _stay(random: Random) -> dict[str, Any]:
+    return {
+        "class_code": random.choice(["IMP", "EMER"]),
+        "status": random.choice(["in-progress", "finished", "entered-in-error"]),
+        "end_at": random.choice([None, hour(random, 400)]),
+    }
+
+
+def _condition(random: Random, rows: LakeRows) -> Any:
+    verification = random.choice(["confirmed", "refuted"])
+    code = random.choice(["icd10cm:E11.9", "icd10cm:I10"])
+    return lambda **more: rows.condition(code, verification_status=verification, **more)
+
+
+def _result(random: Random, rows: LakeRows) -> Any:
+    return lambda **more: rows.observation("loinc:4548-4", random.choice([6.0, 7.0]), "%", **more)
+
+
+def hour(random: Random, hours: int) -> dt.datetime:
+    return jan("01 00") + random.randrange(hours) * dt.timedelta(hours=1)
+
+
+def known_by(rows: LakeRows, now: dt.datetime) -> LakeRows:
+    """What of these rows had become known by an instant."""
+    known = LakeRows()
+    known.tables = {
+        name: [row for row in each if (row.get("known_at") or row.get("closed_at") or now) <= now]
+        for name, each in rows.tables.items()
+    }
+    return known
+
+
+def all_rows(con: duckdb.DuckDBPyConnection, rows: LakeRows) -> list[list[dict[str, Any]]]:
+    """The rows of each of ANCHORED."""
+    refill(con, rows)
+    stand_at(con, ontologies(), 1)
+    return [anchored_rows(con, ontologies(), anchored).to_pylist() for anchored in ANCHORED]
