@@ -87,6 +87,13 @@ def sugar(unit: str) -> dict[str, Any]:
     }
 
 
+def panel(version: str, updated: str, values: list[float]) -> dict[str, Any]:
+    """A version of a panel without a value of its own, whose parts are HbA1c."""
+    code = {"coding": [{"system": "http://loinc.org", "code": "4548-4"}]}
+    parts = [{"code": code, "valueQuantity": percent(value)} for value in values]
+    return result(0, version, updated, valueQuantity=None, code={"text": "panel"}, component=parts)
+
+
 def instant(text: str) -> dt.datetime:
     """`05 14` is 5 March 2024 at 14:00."""
     day, hour = text.split()
@@ -266,6 +273,67 @@ CASES = (
         09 09 |       | B | 7.5
         09 10 |       | B | -
         09 10 |       | A | -
+        """,
+    ),
+    Case(
+        "moved to another patient under the same versionId",
+        ([*TWO, result(7.5, "1", "05 14")], [result(7.5, "1", "07 10", of="B")]),
+        """
+        07 09 |       | A | 7.5
+        07 10 |       | A | -
+        07 10 |       | B | 7.5
+        """,
+    ),
+    Case(
+        "deleted, and its id given to another patient's result",
+        ([*TWO, result(7.5, "1", "05 14")], [deleted("07 10")], [result(6.4, "3", "09 10", of="B")]),
+        """
+        07 10 |       | A | -
+        09 09 |       | B | -
+        09 10 |       | B | 6.4
+        09 10 |       | A | -
+        11 00 | 07 09 | A | 7.5
+        """,
+    ),
+    Case(
+        "received again as it was before its correction",
+        (
+            [result(7.5, "1", "05 14")],
+            [result(6.4, "2", "07 10", **FIXED)],
+            [result(7.5, "1", "05 14")],
+        ),
+        """
+        07 09 |       | A | 7.5
+        07 10 |       | A | 6.4
+        11 00 |       | A | 6.4
+        11 00 |       | A | count=1
+        """,
+    ),
+    Case(
+        "corrected to no value",
+        (
+            [result(7.5, "1", "05 14")],
+            [result(0, "2", "07 10", **FIXED, valueQuantity=None, dataAbsentReason={"text": "haemolysed"})],
+        ),
+        """
+        07 09 |       | A | 7.5
+        07 10 |       | A | -
+        07 10 |       | A | count=0
+        11 00 | 07 09 | A | 7.5
+        """,
+    ),
+    Case(
+        "a part of a panel, withdrawn in a correction of the panel",
+        (
+            [panel("1", "05 14", [7.5, 6.1])],
+            [panel("2", "07 10", [7.5])],
+        ),
+        """
+        05 14 |       | A | count=2
+        07 09 |       | A | 6.1
+        07 10 |       | A | count=1
+        07 10 |       | A | 7.5
+        11 00 | 07 09 | A | count=2
         """,
     ),
     Case(
