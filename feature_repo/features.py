@@ -1,6 +1,6 @@
-"""The shipped feature views: what `fhir-features build` builds and `feast apply` registers."""
+"""The shipped feature views, what `fhir-features build` builds and `feast apply` registers, and a cohort to ask for."""
 
-from fhir_features import FeatureView, condition, encounter, medication, observation, patient
+from fhir_features import FeatureView, condition, encounter, medication, observation, patient, spine
 
 hba1c = observation("loinc:4548-4", unit="%")
 systolic = observation("loinc:8480-6", unit="mm[Hg]")
@@ -32,3 +32,6 @@ cardiovascular = FeatureView(
         patient.sex().named("sex"),
     ],
 )
+
+# `fhir-features get admissions --features cardiovascular --output training.parquet`
+admissions = spine.encounters(at="start+24h", class_="inpatient")

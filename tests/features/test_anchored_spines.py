@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -17,6 +18,7 @@ from fhir_features import FeatureView, condition, encounter, medication, observa
 from fhir_features.errors import DefinitionError
 from fhir_features.features.anchors import Spine, anchored_rows
 from fhir_features.features.engine import stand_at
+from fhir_features.features.repository import load_spines
 from fhir_features.features.terms import ontologies
 
 
@@ -311,3 +313,9 @@ def all_rows(con: duckdb.DuckDBPyConnection, rows: LakeRows) -> list[list[dict[s
     refill(con, rows)
     stand_at(con, ontologies(), 1)
     return [anchored_rows(con, ontologies(), anchored).to_pylist() for anchored in ANCHORED]
+
+
+def test_a_shipped_spine_is_found_by_the_name_of_its_variable() -> None:
+    assert load_spines(Path(__file__).parents[2] / "feature_repo") == {
+        "admissions": spine.encounters("start+24h", class_="inpatient")
+    }
