@@ -23,8 +23,12 @@ from fhir_features.features.engine import answers, ask
 from fhir_features.features.nodes import Aggregate, Encounters, Feature, Node, Rows
 from fhir_features.features.series import EncounterSeries, Series, duration
 from fhir_features.features.terms import create_members
+from fhir_features.lake import bucket_count
 from fhir_features.ontology import Ontologies
 from fhir_features.times import instant
+
+# Buckets whose questions are worked out together; more would only cost memory.
+_BUCKETS_A_PASS = 8
 
 _AT = re.compile(r"(start|end)(?:([+-])(\w+))?")
 
@@ -206,25 +210,35 @@ def _first_rows(con: duckdb.DuckDBPyConnection, known: Ontologies, spine: FirstS
     """Ask the engine at each instant at which a row of the codes begins to be known and true: no rule stands twice."""
     plan = compile_features((Feature(name="there_is", value=Aggregate(rows=spine.rows, operator="exists")),))
     create_members(con, known, plan)
-    table = spine.rows.table
-    of_codes = "" if table == "encounters" else f"WHERE e.code_id IN (SELECT code_id FROM {table}_members)"
-    begins = con.execute(f"""
+    con.execute("CREATE OR REPLACE TEMP TABLE found (site VARCHAR, patient_id VARCHAR, t TIMESTAMPTZ)")
+    beginnings = _beginnings(spine.rows.table)
+    for first in range(0, bucket_count(con), _BUCKETS_A_PASS):
+        buckets = {"first_bucket": first, "last_bucket": first + _BUCKETS_A_PASS - 1}
+        ask(con, con.execute(beginnings, buckets).to_arrow_table())
+        for answered in answers(con, known, plan):
+            con.register("answered", answered)
+            con.execute("""
+INSERT INTO found
+SELECT site, patient_id, min(t)
+FROM answered
+JOIN asked USING (question)
+WHERE there_is
+GROUP BY site, patient_id""")
+            con.unregister("answered")
+    return con.execute("""
+SELECT site, patient_id, min(t) AS event_timestamp
+FROM found
+GROUP BY site, patient_id
+ORDER BY site, patient_id""").to_arrow_table()
+
+
+def _beginnings(table: str) -> str:
+    of_codes = "" if table == "encounters" else f"\n    AND e.code_id IN (SELECT code_id FROM {table}_members)"
+    return f"""
 WITH beginnings AS (
   SELECT DISTINCT e.site, e.patient_id, greatest(e.known_at, e.effective_at) AS t
   FROM {table} e
-  {of_codes}
+  WHERE e.bucket BETWEEN $first_bucket AND $last_bucket{of_codes}
 )
 SELECT row_number() OVER (ORDER BY site, patient_id, t) AS question, site, patient_id, t, t AS k
-FROM beginnings""").to_arrow_table()
-    ask(con, begins)
-    con.execute("CREATE OR REPLACE TEMP TABLE first_of (question BIGINT)")
-    for answered in answers(con, known, plan):
-        con.register("answered", answered)
-        con.execute("INSERT INTO first_of SELECT question FROM answered WHERE there_is")
-        con.unregister("answered")
-    return con.execute("""
-SELECT site, patient_id, min(t) AS event_timestamp
-FROM asked
-SEMI JOIN first_of USING (question)
-GROUP BY site, patient_id
-ORDER BY site, patient_id""").to_arrow_table()
+FROM beginnings"""

@@ -51,7 +51,7 @@ class Invented:
 
 
 @dataclass(frozen=True)
-class _Kind:
+class Kind:
     """The rows of one kind: their event table, how each column is read, and what stands where a cell is empty."""
 
     table: str
@@ -101,9 +101,9 @@ def _add(patient: Invented, line: int, header: list[str], cells: list[str]) -> N
     if header[0] == ASKED:
         patient.asked.append(_asked(line, stated))
         return
-    if header[0] not in _KINDS:
-        raise DefinitionError(f"'{header[0]}' is no kind of table: {did_you_mean(header[0], [*_KINDS, ASKED])}")
-    kind = _KINDS[header[0]]
+    if header[0] not in KINDS:
+        raise DefinitionError(f"'{header[0]}' is no kind of table: {did_you_mean(header[0], [*KINDS, ASKED])}")
+    kind = KINDS[header[0]]
     row = {**kind.otherwise, "resource_id": f"line {line}"}
     for name, cell in stated.items():
         if name not in kind.columns:
@@ -201,14 +201,14 @@ _CLOCKS: dict[str, tuple[str, Callable[[str], Any]]] = {
 }
 _ANYWHERE: Row = {"site": SITE, "until": None}
 
-_KINDS: dict[str, _Kind] = {
-    "born": _Kind(
+KINDS: dict[str, Kind] = {
+    "born": Kind(
         "patients",
         {"born": ("birth_date", _day), "sex": ("sex", _text), "deceased": ("deceased", _flag), **_CLOCKS},
         {**_ANYWHERE, "deceased": False},
         (),
     ),
-    "observation": _Kind(
+    "observation": Kind(
         "observations",
         {
             "observation": ("code", _code),
@@ -227,7 +227,7 @@ _KINDS: dict[str, _Kind] = {
         {**_ANYWHERE, "component": 0, "status": "final"},
         ("observation", "drawn"),
     ),
-    "condition": _Kind(
+    "condition": Kind(
         "conditions",
         {
             "condition": ("code", _code),
@@ -243,7 +243,7 @@ _KINDS: dict[str, _Kind] = {
         {**_ANYWHERE, "verification_status": "confirmed", "categories": ["problem-list-item"]},
         ("condition", "onset"),
     ),
-    "medication": _Kind(
+    "medication": Kind(
         "medication_requests",
         {
             "medication": ("code", _code),
@@ -257,7 +257,7 @@ _KINDS: dict[str, _Kind] = {
         {**_ANYWHERE, "status": "active", "intent": "order"},
         ("medication", "ordered"),
     ),
-    "encounter": _Kind(
+    "encounter": Kind(
         "encounters",
         {
             "encounter": ("class_code", _class),

@@ -319,3 +319,11 @@ def test_a_shipped_spine_is_found_by_the_name_of_its_variable() -> None:
     assert load_spines(Path(__file__).parents[2] / "feature_repo") == {
         "admissions": spine.encounters("start+24h", class_="inpatient")
     }
+
+
+def test_the_spines_of_the_documentation_can_be_made() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "asking.md").read_text()
+    *calls, last = page.split("```python\n")[1].split("```")[0].strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(calls), names)
+    assert eval(last, names) == spine.first(condition("icd10cm:E11", descendants=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from test_feature_commands import run
 from fhir_features.errors import DefinitionError
 from fhir_features.features import load_views
 from fhir_features.features.assurance import Assurance, assure
-from fhir_features.features.invented import read_patients
+from fhir_features.features.invented import KINDS, read_patients
 from fhir_features.features.terms import ontologies
 
 REPO = Path(__file__).parents[2] / "feature_repo"
@@ -55,6 +56,14 @@ def test_the_shipped_features_say_what_their_page_says() -> None:
     }
     defined = {f"{view.name}:{feature.name}" for view in views.values() for feature in view.features}
     assert defined - asked == {"cardiovascular:age"}, "a shipped feature without a test"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_column_is_on_the_page_of_the_documentation(kind: str) -> None:
+    tables = (REPO.parent / "docs" / "asking.md").read_text().split("## Feature tests")[1].splitlines()
+    (row,) = [line for line in tables if line.startswith(f"| `{kind}`")]
+    (shared,) = [line for line in tables if line.startswith("| each of these")]
+    assert set(KINDS[kind].columns) == set(re.findall(r"`(\w+)`", row + shared))
 
 
 def test_answers_as_expected_are_counted(tmp_path: Path) -> None:
