@@ -23,12 +23,8 @@ from fhir_features.features.engine import answers, ask
 from fhir_features.features.nodes import Aggregate, Encounters, Feature, Node, Rows
 from fhir_features.features.series import EncounterSeries, Series, duration
 from fhir_features.features.terms import create_members
-from fhir_features.lake import bucket_count
 from fhir_features.ontology import Ontologies
 from fhir_features.times import instant
-
-# Buckets whose questions are worked out together; more would only cost memory.
-_BUCKETS_A_PASS = 8
 
 _AT = re.compile(r"(start|end)(?:([+-])(\w+))?")
 
@@ -207,38 +203,53 @@ def _counting(rows: Encounters) -> str:
 
 
 def _first_rows(con: duckdb.DuckDBPyConnection, known: Ontologies, spine: FirstSpine) -> pa.Table:
-    """Ask the engine at each instant at which a row of the codes begins to be known and true: no rule stands twice."""
+    """Ask the engine when a row of the codes begins to be known and true: so no rule on what counts stands twice.
+
+    Of most patients the first such instant is the answer; only of the others later ones are asked, ever more at once.
+    """
     plan = compile_features((Feature(name="there_is", value=Aggregate(rows=spine.rows, operator="exists")),))
     create_members(con, known, plan)
-    con.execute("CREATE OR REPLACE TEMP TABLE found (site VARCHAR, patient_id VARCHAR, t TIMESTAMPTZ)")
-    beginnings = _beginnings(spine.rows.table)
-    for first in range(0, bucket_count(con), _BUCKETS_A_PASS):
-        buckets = {"first_bucket": first, "last_bucket": first + _BUCKETS_A_PASS - 1}
-        ask(con, con.execute(beginnings, buckets).to_arrow_table())
+    con.execute(_beginnings(spine.rows.table))
+    con.execute("CREATE OR REPLACE TEMP TABLE firsts (site VARCHAR, patient_id VARCHAR, event_timestamp TIMESTAMPTZ)")
+    turns = (1, 1)
+    while (questions := con.execute(_OPEN_QUESTIONS, turns).to_arrow_table()).num_rows:
+        ask(con, questions)
         for answered in answers(con, known, plan):
             con.register("answered", answered)
-            con.execute("""
-INSERT INTO found
+            con.execute(_ADD_FIRSTS)
+            con.unregister("answered")
+        turns = (turns[1] + 1, turns[1] * 4)
+    return con.execute(_FIRST_ROWS).to_arrow_table()
+
+
+def _beginnings(table: str) -> str:
+    of_codes = "" if table == "encounters" else f"\n  WHERE e.code_id IN (SELECT code_id FROM {table}_members)"
+    return f"""
+CREATE OR REPLACE TEMP TABLE beginnings AS
+WITH instants AS (
+  SELECT DISTINCT e.site, e.patient_id, greatest(e.known_at, e.effective_at) AS t
+  FROM {table} e{of_codes}
+)
+SELECT *, row_number() OVER (PARTITION BY site, patient_id ORDER BY t) AS turn
+FROM instants"""
+
+
+_OPEN_QUESTIONS = """
+SELECT row_number() OVER (ORDER BY site, patient_id, t) AS question, site, patient_id, t, t AS k
+FROM beginnings
+ANTI JOIN firsts USING (site, patient_id)
+WHERE turn BETWEEN ? AND ?"""
+
+_ADD_FIRSTS = """
+INSERT INTO firsts
 SELECT site, patient_id, min(t)
 FROM answered
 JOIN asked USING (question)
 WHERE there_is
-GROUP BY site, patient_id""")
-            con.unregister("answered")
-    return con.execute("""
-SELECT site, patient_id, min(t) AS event_timestamp
-FROM found
+GROUP BY site, patient_id"""
+
+_FIRST_ROWS = """
+SELECT site, patient_id, min(event_timestamp) AS event_timestamp
+FROM firsts
 GROUP BY site, patient_id
-ORDER BY site, patient_id""").to_arrow_table()
-
-
-def _beginnings(table: str) -> str:
-    of_codes = "" if table == "encounters" else f"\n    AND e.code_id IN (SELECT code_id FROM {table}_members)"
-    return f"""
-WITH beginnings AS (
-  SELECT DISTINCT e.site, e.patient_id, greatest(e.known_at, e.effective_at) AS t
-  FROM {table} e
-  WHERE e.bucket BETWEEN $first_bucket AND $last_bucket{of_codes}
-)
-SELECT row_number() OVER (ORDER BY site, patient_id, t) AS question, site, patient_id, t, t AS k
-FROM beginnings"""
+ORDER BY site, patient_id"""
