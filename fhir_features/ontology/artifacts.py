@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fhir_features.errors import OntologyError
-from fhir_features.ontology.systems import SYSTEMS_FILE, shipped_folder
+from fhir_features.ontology.systems import SYSTEMS_FILE, shipped_folder, ucum_file
 
 if TYPE_CHECKING:
     import duckdb
@@ -208,9 +208,9 @@ def _is_there(artifact: LockedArtifact, home: Path) -> bool:
 
 
 def facts_hash(home: Path) -> str:
-    """The hash of the files that say what systems and units are: the shipped ones and the site's own systems."""
+    """The hash of the files that say what systems and units are: the shipped ones, UCUM, the site's own systems."""
     shipped = shipped_folder()
-    files = [shipped / SYSTEMS_FILE, *sorted((shipped / "units").glob("*.tsv"))]
+    files = [shipped / SYSTEMS_FILE, *sorted((shipped / "units").glob("*.tsv")), ucum_file()]
     if home.resolve() != shipped.resolve() and (home / SYSTEMS_FILE).is_file():
         files.append(home / SYSTEMS_FILE)
     digest = hashlib.sha256()
@@ -287,9 +287,10 @@ def manifest_text(manifest: Manifest) -> str:
     return json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
 
 
-def content_hash(tables: Iterable[TableFile]) -> str:
-    """The hash of an artifact: over the hashes of its tables by name."""
+def content_hash(tables: Iterable[TableFile], sources: Iterable[SourceFile] = ()) -> str:
+    """The hash of an artifact: over the hashes of its tables by name, or, if it has none, over those of its sources."""
     lines = sorted(f"{table.name} {table.content_sha256}\n" for table in tables)
+    lines = lines or sorted(f"{source.file} {source.sha256}\n" for source in sources)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -321,6 +322,11 @@ def table_sql(name: TableName, file: Path) -> str:
     )
 
 
+def ucum_source() -> SourceFile:
+    """The file that UCUM is read from, as a manifest says it."""
+    return SourceFile(file="ucum-essence.xml", sha256=hashlib.sha256(ucum_file().read_bytes()).hexdigest())
+
+
 def verify_artifact(home: Path, artifact: LockedArtifact) -> Manifest:
     """Recompute every hash of a locked artifact. Raises OntologyError that names the table which differs."""
     import duckdb
@@ -338,7 +344,10 @@ def verify_artifact(home: Path, artifact: LockedArtifact) -> Manifest:
             raise OntologyError(f"{artifact.id}: {file} cannot be read: import the artifact again") from error
         if (rows, digest) != (table.rows, table.content_sha256):
             raise OntologyError(f"{artifact.id}: {file} differs from its manifest: import the artifact again")
-    if content_hash(manifest.tables) != manifest.content_sha256 or manifest.content_sha256 != artifact.content_sha256:
+    if manifest.system == "ucum" and manifest.sources != (ucum_source(),):
+        raise OntologyError(f"{artifact.id}: ucumvert holds another version of UCUM: install the one that is locked")
+    content = content_hash(manifest.tables, manifest.sources)
+    if content != manifest.content_sha256 or content != artifact.content_sha256:
         raise OntologyError(
             f"{artifact.id}: the manifest differs from the lock: import it again, or write a new lock with "
             "`fhir-features ontology lock`"

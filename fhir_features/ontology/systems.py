@@ -8,6 +8,7 @@ nothing when it cannot be one. The facts are data: `ontologies/systems.toml`.
 from __future__ import annotations
 
 import importlib.resources
+import importlib.util
 import os
 import re
 import tomllib
@@ -77,6 +78,18 @@ def ontologies_home() -> Path:
     """The folder of the lock in use: $FHIR_FEATURES_ONTOLOGIES, else the shipped one."""
     home = os.environ.get(HOME_VARIABLE)
     return Path(home) if home else shipped_folder()
+
+
+def ucum_file() -> Path:
+    """The official `ucum-essence.xml`, which comes unchanged with ucumvert: UCUM's licence allows no other form of it.
+
+    Raises OntologyError if ucumvert is not there. Found without importing ucumvert, which takes most of a second.
+    """
+    spec = importlib.util.find_spec("ucumvert")
+    file = Path(spec.origin).parent / "vendor" / "ucum-essence.xml" if spec and spec.origin else None
+    if file is None or not file.is_file():
+        raise OntologyError("UCUM is missing: install ucumvert in the version that fhir-features asks for")
+    return file
 
 
 @lru_cache(maxsize=1)

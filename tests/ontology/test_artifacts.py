@@ -15,7 +15,7 @@ from fhir_features.errors import OntologyError, UsageError
 from fhir_features.ontology import Change, Ontologies, concept_set, load_ontologies, ontologies_under
 from fhir_features.ontology.artifacts import LOCK_FILE, found_manifests, make_lock, read_lock, write_lock
 from fhir_features.ontology.diff import GAINED, LOST, changes_text
-from fhir_features.ontology.systems import HOME_VARIABLE, Concept, shipped_folder
+from fhir_features.ontology.systems import HOME_VARIABLE, Concept, shipped_folder, ucum_file
 
 
 def test_the_lock_names_all_that_is_shipped() -> None:
@@ -186,6 +186,18 @@ def test_an_artifact_that_is_not_what_was_locked_is_refused(tmp_path: Path) -> N
     )
     with pytest.raises(OntologyError, match="cvx@copy is not the content that was locked"):
         _ = load_ontologies(home).manifests
+
+
+def test_another_ucum_than_the_locked_one_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = own_home(tmp_path)
+    other = tmp_path / "ucum-essence.xml"
+    other.write_bytes(ucum_file().read_bytes().replace(b"yotta", b"jotta"))
+    monkeypatch.setattr("fhir_features.ontology.artifacts.ucum_file", lambda: other)
+    with pytest.raises(OntologyError, match="written for other resolver rules, code systems or units"):
+        load_ontologies(home)
+    write_lock(home, make_lock(home))
+    with pytest.raises(OntologyError, match="ucum@2.2: ucumvert holds another version of UCUM"):
+        list(load_ontologies(home).verify())
 
 
 def test_a_folder_without_a_lock_is_refused(tmp_path: Path) -> None:

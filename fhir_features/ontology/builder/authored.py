@@ -1,7 +1,8 @@
-"""The starter fragments and maps that we wrote: their tables lie in `ontologies/` as text, only manifests are made.
+"""The starter fragments and maps that we wrote, and UCUM: only manifests are made, the tables lie there as text.
 
 They cover the Synthea sample: the codes that occur in it, with their names as observed and LOINC's example units,
 RxNorm with ingredients, and a SNOMED CT to ICD-10-CM map from clinical knowledge. An edited table needs a new version.
+UCUM has no table, because its licence allows no other form of it than its file: the manifest pins that by its hash.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from fhir_features.ontology.artifacts import (
     manifest_text,
     rows_hash,
     table_sql,
+    ucum_source,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +37,10 @@ _RXNORM_NOTICE = (
     "Institutes of Health, Department of Health and Human Services; NLM is not responsible for the product and does "
     "not endorse or recommend this or any other product."
 )
+_UCUM_NOTICE = (
+    "This product includes all or a portion of the UCUM table, UCUM codes, and UCUM definitions or is derived from it, "
+    "subject to a license from Regenstrief Institute, Inc. and The UCUM Organization (https://ucum.org/license)."
+)
 _LOINC_NOTICE = (
     "This material contains content from LOINC (http://loinc.org). LOINC is copyright Regenstrief Institute, Inc. and "
     "the Logical Observation Identifiers Names and Codes (LOINC) Committee and is available at no cost under the "
@@ -44,7 +50,23 @@ _LOINC_NOTICE = (
 
 def build(connection: duckdb.DuckDBPyConnection, home: Path) -> list[Manifest]:
     """Write the manifests of the authored artifacts beside their tables."""
-    return [_with_manifest(connection, home, manifest) for manifest in _manifests()]
+    return [_with_manifest(connection, home, manifest) for manifest in [*_manifests(), _ucum()]]
+
+
+def _ucum() -> Manifest:
+    return Manifest(
+        id="ucum@2.2",
+        kind="codesystem",
+        system="ucum",
+        version="2.2",
+        title="UCUM, as ucumvert carries it",
+        content="fragment",
+        notes="Its codes are made by a grammar and are not listed.",
+        licence=_licence("UCUM-1.1", _UCUM_NOTICE),
+        sources=(ucum_source(),),
+        tables=(),
+        content_sha256="",
+    )
 
 
 def _manifests() -> list[Manifest]:
@@ -93,6 +115,8 @@ def _with_manifest(connection: duckdb.DuckDBPyConnection, home: Path, manifest: 
         if file.is_file():
             rows, digest = rows_hash(connection, name, table_sql(name, file))
             tables.append(TableFile(name=name, file=file.name, rows=rows, content_sha256=digest))
-    written = manifest.model_copy(update={"tables": tuple(tables), "content_sha256": content_hash(tables)})
+    digest = content_hash(tables, manifest.sources)
+    written = manifest.model_copy(update={"tables": tuple(tables), "content_sha256": digest})
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST_FILE).write_text(manifest_text(written), encoding="utf-8")
     return written
