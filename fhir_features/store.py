@@ -20,7 +20,7 @@ from fhir_features.features.cadence import Lag
 from fhir_features.features.compile import compile_features
 from fhir_features.features.engine import stand_at
 from fhir_features.features.explain import Explanation, explain
-from fhir_features.features.history import find_version, record
+from fhir_features.features.history import RecordedView, find_version, record, record_of, recorded_views, restore
 from fhir_features.features.invented import read_patients
 from fhir_features.features.receipts import read_receipt
 from fhir_features.features.repository import TESTS_NAME, load_spines, load_views
@@ -30,6 +30,7 @@ from fhir_features.features.spine import read_spine
 from fhir_features.features.tables import Build, build, restate
 from fhir_features.features.terms import ontologies
 from fhir_features.features.view import FeatureView, LockedView
+from fhir_features.features.view_diff import ViewDiff, diff_views
 from fhir_features.lake import newest_store_seq, reading
 
 if TYPE_CHECKING:
@@ -69,7 +70,25 @@ class FeatureStore:
         Raises UsageError for an unknown one, and what `history.restore` raises for one that cannot be restored.
         """
         plain, at, prefix = name.partition("@")
-        return find_version(self.history, plain, prefix) if at else LockedView(self.view(plain), ontologies())
+        if at:
+            return restore(find_version(self.history, plain, prefix))
+        return LockedView(self.view(plain), ontologies())
+
+    def versions(self) -> list[RecordedView]:
+        """The versions of the feature views that are in use, in the order of their definition."""
+        return [record_of(self.locked(name)) for name in self.views]
+
+    def earlier_versions(self) -> list[RecordedView]:
+        """The other versions that were built or asked for, by view and version."""
+        current = {each.version for each in self.versions()}
+        return [each for each in recorded_views(self.history) if each.version not in current]
+
+    def diff(self, before: str, after: str) -> ViewDiff:
+        """What differs between two views, each a name, or a name and a version (`diabetes@1a2b3c`).
+
+        Raises UsageError for an unknown one, OntologyError when something of its lock is gone.
+        """
+        return diff_views(self._recorded(before), self._recorded(after))
 
     def sql(self, view: str | FeatureView) -> str:
         """The statement that answers a view."""
@@ -185,6 +204,10 @@ class FeatureStore:
         frame = kept_spine(self.spines_kept, read) if spine is None else read_spine(spine, sites=self.sites)
         with reading(self.lake) as con:
             return reproduce(con, read, frame, spines=self.spines_kept)
+
+    def _recorded(self, name: str) -> RecordedView:
+        plain, at, prefix = name.partition("@")
+        return find_version(self.history, plain, prefix) if at else record_of(self.locked(plain))
 
     def _spine(self, con: duckdb.DuckDBPyConnection, entity_df: Any, store_seq: int) -> pa.Table:
         if not isinstance(entity_df, Spine):

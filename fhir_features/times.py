@@ -36,6 +36,14 @@ def duration_us(text: str) -> int:
     return length
 
 
+def duration_text(us: int) -> str:
+    """A length in whole microseconds as a person writes it: `365d`; what is shorter than a second as `1us`."""
+    for unit, length in sorted(_MICROSECONDS.items(), key=lambda item: -item[1]):
+        if us % length == 0:
+            return f"{us // length}{unit}"
+    return f"{us}us"
+
+
 def time_zone(name: str) -> str:
     """The name of an IANA time zone, checked. Raises ValueError with one clear line."""
     try:

@@ -5,37 +5,42 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from fhir_features.features.view_diff import ViewDiff
 
 
 @click.group()
 def command() -> None:
-    """Show the feature views of the project, and test them."""
+    """Show the feature views of the project, compare their versions, and test them."""
 
 
 @command.command("list")
+@click.option("--all", "with_earlier", is_flag=True, help="Also the earlier versions that were built or asked for.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {view, version, cadence, features}.")
 @click.pass_obj
-def list_views(config_path: str, as_json: bool) -> None:
-    """List the feature views with their versions."""
+def list_views(config_path: str, with_earlier: bool, as_json: bool) -> None:
+    """List the feature views with their versions. An earlier one is asked for as VIEW@VERSION."""
     from fhir_features.store import FeatureStore
 
-    views = FeatureStore(config_path).views.values()
+    store = FeatureStore(config_path)
+    rows = [
+        {
+            "view": each.name,
+            "version": each.version,
+            "cadence": each.definition["cadence"],
+            "features": [feature["name"] for feature in each.definition["features"]],
+        }
+        for each in [*store.versions(), *(store.earlier_versions() if with_earlier else ())]
+    ]
     if as_json:
-        rows = [
-            {
-                "view": view.name,
-                "version": view.version,
-                "cadence": view.cadence,
-                "features": [feature.name for feature in view.features],
-            }
-            for view in views
-        ]
         print(json.dumps(rows, indent=2))
         return
-    for view in views:
-        print(f"{view.name:<24} {view.version[:12]}  {view.cadence}  {len(view.features)} features")
+    for row in rows:
+        print(f"{row['view']:<24} {row['version'][:12]}  {row['cadence']}  {len(row['features'])} features")
 
 
 @command.command("show")
@@ -48,6 +53,42 @@ def show_view(config_path: str, view: str, sql: bool) -> None:
 
     store = FeatureStore(config_path)
     print(store.sql(view) if sql else json.dumps(store.view(view).definition(), indent=2))
+
+
+@command.command("diff")
+@click.argument("before", metavar="VIEW[@VERSION]")
+@click.argument("after", metavar="VIEW[@VERSION]")
+@click.option("--json", "as_json", is_flag=True, help="Print {before, after, fields, features} as JSON.")
+@click.pass_obj
+def diff_versions(config_path: str, before: str, after: str, as_json: bool) -> None:
+    """Show what differs between two versions: features, their fields, and the codes of their concept sets.
+
+    Ends with code 1 when anything differs.
+    """
+    from fhir_features.store import FeatureStore
+
+    found = FeatureStore(config_path).diff(before, after)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        _print_diff(found)
+    if not found.same:
+        sys.exit(1)
+
+
+def _print_diff(found: ViewDiff) -> None:
+    print(f"{found.before[:12]} -> {found.after[:12]}")
+    for field in found.fields:
+        print(f"  {field.path}: {field.before} -> {field.after}")
+    for feature in found.features:
+        print(f"  {feature.feature} {feature.change}")
+        for field in feature.fields:
+            print(f"    {field.path}: {field.before} -> {field.after}")
+        for sign, codes in (("+", feature.codes_gained), ("-", feature.codes_lost)):
+            for code in codes:
+                print(f"    {sign} {code}")
+    if not found.same and not found.fields and not found.features:
+        print("  the facts on code systems or units that they rest on")
 
 
 @command.command("test")

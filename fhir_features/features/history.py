@@ -42,16 +42,20 @@ def record(folder: Path, locked: LockedView) -> None:
     file = folder / locked.view.name / f"{locked.version}.json"
     if file.exists():
         return
-    recorded = RecordedView(
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_suffix(f".{os.getpid()}.tmp")
+    aside.write_text(record_of(locked).model_dump_json(indent=2) + "\n", encoding="utf-8")
+    aside.replace(file)
+
+
+def record_of(locked: LockedView) -> RecordedView:
+    """What is written down of a version."""
+    return RecordedView(
         version=locked.version,
         semantics=SEMANTICS_VERSION,
         definition=locked.view.definition(),
         lock=locked.known.lock,
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(recorded.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    aside.replace(file)
 
 
 def recorded_views(folder: Path) -> list[RecordedView]:
@@ -59,12 +63,8 @@ def recorded_views(folder: Path) -> list[RecordedView]:
     return [_read(file) for file in sorted(folder.glob("*/*.json"))]
 
 
-def find_version(folder: Path, name: str, prefix: str) -> LockedView:
-    """The version of a view that begins with some digits, under the lock that it was recorded with.
-
-    Raises UsageError when none or several do, DefinitionError when it belongs to another version of the engine, and
-    OntologyError when something of its lock is gone.
-    """
+def find_version(folder: Path, name: str, prefix: str) -> RecordedView:
+    """The recorded version of a view that begins with some digits. Raises UsageError when none or several do."""
     files = sorted((folder / name).glob("*.json"))
     versions = ", ".join(file.stem[:SHOWN] for file in files) or "none"
     if len(prefix) < MIN_PREFIX:
@@ -73,7 +73,7 @@ def find_version(folder: Path, name: str, prefix: str) -> LockedView:
     if len(found) != 1:
         how_many = "no version" if not found else f"{len(found)} versions"
         raise UsageError(f"{how_many} of feature view '{name}' begin with '{prefix}': recorded are {versions}")
-    return restore(_read(found[0]))
+    return _read(found[0])
 
 
 def restore(recorded: RecordedView) -> LockedView:

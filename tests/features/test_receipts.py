@@ -21,7 +21,9 @@ from fhir_features import FeatureStore
 from fhir_features.cli import cli
 from fhir_features.config import Config, load_config
 from fhir_features.errors import ReproductionError, UsageError
+from fhir_features.features.history import record_of
 from fhir_features.features.terms import ontologies
+from fhir_features.features.view_diff import diff_views
 from fhir_features.lake import writing
 from fhir_features.normalize import normalize
 from fhir_features.ontology.artifacts import LOCK_FILE, Lock, make_lock
@@ -283,3 +285,42 @@ def test_what_is_no_receipt_is_refused(config: Config, tmp_path: Path) -> None:
         FeatureStore(tmp_path).reproduce(tmp_path / "x.json")
     with pytest.raises(UsageError, match="cannot be read"):
         FeatureStore(tmp_path).reproduce(tmp_path / "y.json")
+
+
+def test_diff_shows_codes_and_fields_and_list_the_earlier_versions(
+    config: Config, receipt: Path, home: Home, tmp_path: Path
+) -> None:
+    version = json.loads(receipt.read_text())["views"][0]["version"]
+    home.lock("icd10cm@FY2025", "icd10cm@FY2026")
+    later = DEFINITIONS.replace('hba1c.mean(within="365d")', 'hba1c.mean(within="52w")')
+    (tmp_path / "feature_repo" / "features.py").write_text(later.replace('"age"', '"years"'))
+    exit_code, text = run(tmp_path, "features", "diff", f"diabetes@{version[:8]}", "diabetes", "--json")
+    told = json.loads(text)
+    assert (exit_code, told["before"]) == (1, version)
+    changed = {feature["feature"]: feature for feature in told["features"]}
+    assert {name: feature["change"] for name, feature in changed.items()} == {
+        "hba1c_mean_1y": "changed",
+        "t2dm_ever": "changed",
+        "age": "removed",
+        "years": "added",
+    }
+    assert changed["hba1c_mean_1y"]["fields"] == [{"path": "window.start", "before": "365d", "after": "52w"}]
+    assert (changed["t2dm_ever"]["codes_gained"], changed["t2dm_ever"]["codes_lost"]) == (["icd10cm:E11.A"], [])
+    _, text = run(tmp_path, "features", "diff", f"diabetes@{version[:8]}", "diabetes")
+    assert "  t2dm_ever changed\n    + icd10cm:E11.A\n" in text
+    assert "    window.start: 365d -> 52w\n" in text
+    assert run(tmp_path, "features", "diff", "diabetes", "diabetes")[0] == 0
+    listed = json.loads(run(tmp_path, "features", "list", "--all", "--json")[1])
+    assert [(row["view"], row["version"] == version) for row in listed] == [
+        ("diabetes", False),
+        ("nightly", False),
+        ("diabetes", True),
+    ]
+
+
+def test_the_cadence_and_the_semantics_are_among_what_differs(config: Config, tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path)
+    nightly = record_of(store.locked("nightly"))
+    definition = {**nightly.definition, "cadence": "on_change"}
+    fields = diff_views(nightly, nightly.model_copy(update={"definition": definition, "semantics": 0})).fields
+    assert [(field.path, field.after) for field in fields] == [("cadence", "on_change"), ("semantics", "0")]
