@@ -16,12 +16,14 @@ from fhir_features.config import load_config
 from fhir_features.errors import UsageError, did_you_mean
 from fhir_features.features.anchors import Spine, anchored_rows
 from fhir_features.features.assurance import Assurance, assure
+from fhir_features.features.audit import Audit, audit_leakage
 from fhir_features.features.cadence import Lag
 from fhir_features.features.compile import compile_features
 from fhir_features.features.engine import stand_at
 from fhir_features.features.explain import Explanation, explain
 from fhir_features.features.history import RecordedView, find_version, record, record_of, recorded_views, restore
 from fhir_features.features.invented import read_patients
+from fhir_features.features.nodes import Feature
 from fhir_features.features.receipts import read_receipt
 from fhir_features.features.repository import TESTS_NAME, load_spines, load_views
 from fhir_features.features.reproduce import Reproduction, kept_spine, reproduce
@@ -32,6 +34,7 @@ from fhir_features.features.terms import ontologies
 from fhir_features.features.view import FeatureView, LockedView
 from fhir_features.features.view_diff import ViewDiff, diff_views
 from fhir_features.lake import newest_store_seq, reading
+from fhir_features.ontology import Ontologies
 
 if TYPE_CHECKING:
     import duckdb
@@ -138,17 +141,14 @@ class FeatureStore:
         time zone; `site` may be absent when the configuration has one.
         Raises UsageError, LakeError.
         """
-        request = requests([feature], self.locked)[0]
-        wanted, known = request.features, request.locked.known
-        if len(wanted) != 1:
-            raise UsageError(f"'{feature}' has {len(wanted)} features: name one, as 'view:{wanted[0].name}'")
+        wanted, known = self._one_feature(feature)
         if site is None and len(self.sites) != 1:
             raise UsageError(f"there are {len(self.sites)} sites: name the patient's, one of {', '.join(self.sites)}")
         k = min(t, known_as_of or t)
         with reading(self.lake) as con:
             stand_at(con, known, newest_store_seq(con))
             one_site = site or self.sites[0]
-            return explain(con, known, wanted[0], site=one_site, patient_id=patient_id, t=t, k=k)
+            return explain(con, known, wanted, site=one_site, patient_id=patient_id, t=t, k=k)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -193,6 +193,19 @@ class FeatureStore:
                 spines=self.spines_kept,
             )
 
+    def audit_leakage(self, table: Any, feature: str, *, value: str) -> Audit:
+        """Could the values of a table that was made elsewhere have been known? Each row is judged.
+
+        `table` is an entity frame as for `get_historical_features`, with the values of the feature ("view:feature") in
+        the column `value`. They are held to the answer at each T itself, whatever the view's cadence.
+        Raises SpineError, UsageError, LakeError.
+        """
+        wanted, known = self._one_feature(feature)
+        spine = read_spine(table, sites=self.sites)
+        with reading(self.lake) as con:
+            stand_at(con, known, newest_store_seq(con))
+            return audit_leakage(con, known, wanted, spine, value)
+
     def reproduce(self, receipt: str | Path, *, spine: Any = None) -> Reproduction:
         """Make the training set of a receipt (a file that `TrainingSet.save` wrote) again, and compare it.
 
@@ -204,6 +217,15 @@ class FeatureStore:
         frame = kept_spine(self.spines_kept, read) if spine is None else read_spine(spine, sites=self.sites)
         with reading(self.lake) as con:
             return reproduce(con, read, frame, spines=self.spines_kept)
+
+    def _one_feature(self, name: str) -> tuple[Feature, Ontologies]:
+        """A feature by "view:feature", and the ontologies that it is answered under."""
+        (request,) = requests([name], self.locked)
+        if len(request.features) != 1:
+            raise UsageError(
+                f"'{name}' has {len(request.features)} features: name one, as 'view:{request.features[0].name}'"
+            )
+        return request.features[0], request.locked.known
 
     def _recorded(self, name: str) -> RecordedView:
         plain, at, prefix = name.partition("@")

@@ -65,7 +65,7 @@ def commands() -> list[str]:
     """Every command as it is typed, those of groups with the name of the group."""
     found = []
     for name in COMMANDS:
-        command = importlib.import_module(f"fhir_features.cli.{name}").command
+        command = importlib.import_module(f"fhir_features.cli.{name.replace('-', '_')}").command
         found += [f"{name} {each}" for each in command.commands] if isinstance(command, click.Group) else [name]
     return found
 

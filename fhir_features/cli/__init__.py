@@ -12,8 +12,19 @@ import click
 
 from fhir_features.errors import FhirFeaturesError
 
-# In the order of the road that data takes; the name of a command is the name of its module.
-COMMANDS = ("pull", "normalize", "features", "build", "get", "reproduce", "explain", "materialize", "ontology")
+# In the order of the road that data takes; the name of a command is the name of its module, but for hyphens.
+COMMANDS = (
+    "pull",
+    "normalize",
+    "features",
+    "build",
+    "get",
+    "reproduce",
+    "explain",
+    "audit-leakage",
+    "materialize",
+    "ontology",
+)
 
 
 class _Commands(click.Group):
@@ -25,7 +36,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = importlib.import_module(f"fhir_features.cli.{name}").command
+        command = importlib.import_module(f"fhir_features.cli.{name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

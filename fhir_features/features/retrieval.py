@@ -67,15 +67,7 @@ class TrainingSet:
         Returns the path of the receipt, `<name>.receipt.json`. Raises UsageError for another kind of file.
         """
         output = Path(path)
-        check_output(output)
-        if output.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            pq.write_table(self.table, output, compression="zstd")
-        else:
-            import pyarrow.csv as csv
-
-            csv.write_csv(self.table, output)
+        write_rows(self.table, output)
         keep_spine(self.spines, self._spine, self.receipt.spine.sha256)
         receipt = output.with_suffix(".receipt.json")
         receipt.write_text(self.receipt.to_json(), encoding="utf-8")
@@ -107,6 +99,19 @@ def check_output(path: Path) -> None:
     """Refuse a file that a training set cannot be written to. Raises UsageError."""
     if path.suffix not in (".parquet", ".csv"):
         raise UsageError(f"{path} is neither .parquet nor .csv: name the output otherwise")
+
+
+def write_rows(rows: pa.Table, path: Path) -> None:
+    """Write a table to a .parquet or .csv file. Raises UsageError for another kind."""
+    check_output(path)
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        pq.write_table(rows, path, compression="zstd")
+    else:
+        import pyarrow.csv as csv
+
+        csv.write_csv(rows, path)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,50 @@
+"""`fhir-features audit-leakage`: could the values of a training table have been known?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+# How many of the rows that leaked are told one by one; --json and --output have all.
+_SHOWN = 20
+
+
+@click.command()
+@click.argument("table", type=click.Path(path_type=Path))
+@click.argument("feature", metavar="VIEW:FEATURE")
+@click.option("--value", required=True, metavar="COLUMN", help="The column with the values of the feature.")
+@click.option("--output", type=click.Path(path_type=Path), help="A .parquet or .csv file for the verdict on each row.")
+@click.option("--json", "as_json", is_flag=True, help="Print {rows, counts, leaked: [{row, late_by_seconds}]}.")
+@click.pass_obj
+def command(config_path: str, table: Path, feature: str, value: str, output: Path | None, as_json: bool) -> None:
+    """Compare the values of TABLE, made elsewhere, with what VIEW:FEATURE was at each row's instant.
+
+    TABLE is a Parquet or CSV file with site, patient_id and event_timestamp. A row has leaked when its value is the
+    answer only with what became known later. Rows are numbered from 0. Ends with code 1 when any has leaked.
+    """
+    from fhir_features.features.audit import VERDICTS
+    from fhir_features.features.retrieval import check_output, write_rows
+    from fhir_features.store import FeatureStore
+
+    if output is not None:
+        check_output(output)
+    audit = FeatureStore(config_path).audit_leakage(table, feature, value=value)
+    if output is not None:
+        write_rows(audit.rows, output)
+    total, counts = audit.rows.num_rows, audit.counts
+    leaked = list(zip(audit.leaked["row"].to_pylist(), audit.late_by(), strict=True))
+    if as_json:
+        told = [{"row": row, "late_by_seconds": late.total_seconds()} for row, late in leaked]
+        print(json.dumps({"rows": total, "counts": counts, "leaked": told}, indent=2))
+    else:
+        for verdict in VERDICTS:
+            print(f"{verdict:<10} {counts[verdict]:>10,}  {counts[verdict] / max(total, 1):7.2%}")
+        for row, late in leaked[:_SHOWN]:
+            print(f"row {row} was known {late} later")
+        if len(leaked) > _SHOWN:
+            print(f"and {len(leaked) - _SHOWN:,} more: see them with --output or --json", file=sys.stderr)
+    if leaked:
+        sys.exit(1)
