@@ -10,13 +10,25 @@ import datetime as dt
 import math
 from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
 from fhir_features.ontology import load_ontologies
 
 Row = dict[str, Any]
-ZERO_WHEN_KNOWN = ("count", "count_abnormal", "count_concepts", "exists", "ever", "active")
+ZERO_WHEN_KNOWN = (
+    "count",
+    "count_abnormal",
+    "count_concepts",
+    "count_ingredients",
+    "exists",
+    "ever",
+    "active",
+    "days",
+    "proportion_covered",
+)
+LASTS_INTO_THE_WINDOW = ("days", "proportion_covered")
 ontologies = cache(load_ontologies)
 DAY = dt.timedelta(days=1)
 MICROSECOND = dt.timedelta(microseconds=1)
@@ -55,7 +67,8 @@ class Reference:
         if value.node == "patient":
             return self._patient_fact(value.operator, self._patient_record(site, patient_id, k), t)
         rows = self._visible(value.rows.table, site, patient_id, k)
-        rows = [row for row in rows if self._selected(value.rows, row) and self._inside(value.window, row, t)]
+        rows = [row for row in rows if self._selected(value.rows, row) and self._inside(value, row, t)]
+        rows = [row for row in rows if self._in_encounter(value.rows, row, t, k)]
         rows.sort(key=tie)
         result = self._operate(value, rows, t, k)
         if result in (0, False) and value.operator in ZERO_WHEN_KNOWN:
@@ -92,11 +105,26 @@ class Reference:
         ]
         return min(closings, default=OPEN)
 
-    def _inside(self, window: Any, row: Row, t: dt.datetime) -> bool:
-        """Rule 2, the clock of truth: T - w < effective_at <= T."""
+    def _in_encounter(self, wanted: Any, row: Row, t: dt.datetime, k: dt.datetime) -> bool:
+        """Whether the row belongs to an encounter of the classes asked for, as K knows it and T sees it."""
+        if not getattr(wanted, "encounter_classes", ()):
+            return True
+        return any(
+            encounter["resource_id"] == row.get("encounter_id")
+            and encounter["status"] in ("in-progress", "arrived", "triaged", "onleave", "finished")
+            and encounter["effective_at"] <= t
+            and encounter["class_code"] in wanted.encounter_classes
+            for encounter in self._visible("encounters", row["site"], row["patient_id"], k)
+        )
+
+    def _inside(self, value: Any, row: Row, t: dt.datetime) -> bool:
+        """Rule 2, the clock of truth: T - w < effective_at <= T; what lasts into the window may begin before it."""
+        window = value.window
         if row["effective_at"] > t - dt.timedelta(microseconds=window.end_us):
             return False
-        return window.start_us is None or row["effective_at"] > t - dt.timedelta(microseconds=window.start_us)
+        if window.start_us is None or value.operator in LASTS_INTO_THE_WINDOW:
+            return True
+        return row["effective_at"] > t - dt.timedelta(microseconds=window.start_us)
 
     def _selected(self, wanted: Any, row: Row) -> bool:
         """TIME section C, column "counts unless the feature asks otherwise"."""
@@ -112,6 +140,10 @@ class Reference:
         if wanted.table == "conditions":
             if wanted.categories and not set(wanted.categories) & set(row["categories"] or []):
                 return False
+            if wanted.clinical_statuses and row["clinical_status"] not in wanted.clinical_statuses:
+                return False
+            if wanted.verification_statuses:
+                return row["verification_status"] in wanted.verification_statuses
             return row["verification_status"] in ("confirmed", "unconfirmed", "provisional", None)
         if row.get("do_not_perform"):
             return False
@@ -129,6 +161,8 @@ class Reference:
         if wanted.categories and not set(wanted.categories) & set(row.get("categories") or []):
             return False
         if wanted.interpretations and not set(wanted.interpretations) & set(row.get("interpretations") or []):
+            return False
+        if wanted.method and not self._is_member(wanted.method, row.get("method_code_id")):
             return False
         if wanted.without_comparator and row.get("value_comparator") is not None:
             return False
@@ -154,6 +188,10 @@ class Reference:
             return sum(bool(codes & set(row.get("interpretations") or [])) for row in rows)
         if operator == "count_concepts":
             return len({self.concept_of.get(row["code_id"]) for row in rows} - {None})
+        if operator == "count_ingredients":
+            return len({ingredient for row in rows for ingredient in self._ingredients(row["code_id"])})
+        if operator in LASTS_INTO_THE_WINDOW:
+            return self._covered(value, rows, t)
         if not rows:
             return None
         if operator in ("last_code", "mode_code"):
@@ -193,6 +231,27 @@ class Reference:
                 for encounter in self._visible("encounters", row["site"], row["patient_id"], k)
             )
         return True
+
+    def _covered(self, value: Any, rows: list[Row], t: dt.datetime) -> float | None:
+        """The days of the window in which one or more of the rows last, or their share of it: microsecond stretches."""
+        end = t - dt.timedelta(microseconds=value.window.end_us)
+        start = dt.datetime.min.replace(tzinfo=dt.UTC)
+        if value.window.start_us is not None:
+            start = t - dt.timedelta(microseconds=value.window.start_us)
+        lasts = [(max(row["effective_at"], start), min(self._lasts_to(value.rows, row), end)) for row in rows]
+        edges = sorted({edge for one in lasts for edge in one})
+        covered = dt.timedelta(0)
+        for low, high in pairwise(edges):
+            if any(first <= low and high <= last for first, last in lasts):
+                covered += high - low
+        return covered / DAY if value.operator == "days" else covered / (end - start)
+
+    def _lasts_to(self, wanted: Any, row: Row) -> dt.datetime:
+        if wanted.table == "encounters":
+            return row.get("end_at") or OPEN
+        end = self._end_of_order(wanted, row)
+        # What is known to be over, or on hold, covered at most until that was known.
+        return end if row["status"] in ("active", "unknown") else min(end, row["known_at"])
 
     def _end_of_order(self, wanted: Any, row: Row) -> dt.datetime:
         ends = []
@@ -239,6 +298,10 @@ class Reference:
     def _is_member(self, concepts: Any, code_id: int) -> bool:
         wanted = {(concept.system, concept.code) for concept in self.known.expand(concepts)}
         return not wanted.isdisjoint(self.concepts_of.get(code_id, set()))
+
+    def _ingredients(self, code_id: int) -> set[str]:
+        codes = sorted(code for system, code in self.concepts_of.get(code_id, set()) if system == "rxnorm")
+        return {ingredient for found in self.known.ingredients(codes).values() for ingredient in found}
 
     def _number(self, unit: str, row: Row) -> float | None:
         """The number in the feature's unit; None when there is none, or it is no clinical quantity."""
@@ -321,7 +384,8 @@ def express(operator: str, one: Any, other: Any) -> Any:
         return None if other == 0 else one / other
     if operator == "difference":
         return float(one) - float(other)
-    return one > other if operator == "greater" else one < other
+    compared = {"greater": one > other, "less": one < other, "at_least": one >= other, "at_most": one <= other}
+    return compared[operator]
 
 
 def tie(row: Row) -> tuple[Any, ...]:

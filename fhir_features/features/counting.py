@@ -1,14 +1,14 @@
-"""Which rows of an event table count, and what of them a question can read: the rules of TIME section C as SQL.
+"""Which rows of an event table count, and what of them an operator can read: the rules of TIME section C as SQL.
 
 In goes a table and its selections (numbered rows nodes, whose members stand in `<table>_members`); out come the pieces
-of the engine's statement. `RULES` names each rule, so that `explain` can say by which one a row was left out. In all
-fragments `e` is the event row, `m` the member row, `c` the conversion of its unit, `q` the question.
+of the statements that select rows. `rules` names each rule, so that `explain` can say by which one a row was left out.
+In all fragments `e` is the event row, `m` the member row, `c` the conversion of its unit, `v` its canonical concept.
 """
 
 from __future__ import annotations
 
-from fhir_features.features.nodes import Observations, Rows
-from fhir_features.features.operators import DAY, MAGNITUDE
+from fhir_features.features.exact import MAGNITUDE
+from fhir_features.features.nodes import Conditions, Observations, Rows
 from fhir_features.lake import literal
 
 # TIME section C, column "counts unless the feature asks otherwise".
@@ -23,6 +23,21 @@ ENCOUNTER_STATUSES = ("in-progress", "arrived", "triaged", "onleave", "finished"
 
 # HL7 v3 ObservationInterpretation, abnormal: https://terminology.hl7.org/5.1.0/CodeSystem-v3-ObservationInterpretation.html
 ABNORMAL = ("A", "AA", "H", "HH", "HU", "L", "LL", "LU")
+
+# TIME rule 11, and the start of an encounter, which is its author time.
+KNOWN_AT_SOURCES = (
+    "history",
+    "last_updated",
+    "issued",
+    "report_issued",
+    "recorded_date",
+    "authored_on",
+    "bedside",
+    "encounter_start",
+    "encounter_end",
+    "received",
+    "assumed",
+)
 
 # No order lasts ten thousand years; beyond it instants overflow.
 _LONGEST_DAYS = 3_650_000
@@ -53,8 +68,6 @@ ENDS_AT = f"""coalesce(
 
 VALUE = "e.value_number * c.factor + c.addend"
 
-VISIBLE = "e.known_at <= q.k\n    AND (e.known_to > q.k OR e.known_to IS NULL)"
-
 MEMBERS = {
     "observations": "m.code_id = e.code_id",
     "conditions": "m.code_id = e.code_id",
@@ -63,17 +76,16 @@ MEMBERS = {
 }
 
 JOIN_CONVERSIONS = """
-  LEFT JOIN conversions c
-    ON c.selection = m.selection
-    AND c.code_id = e.code_id
-    AND c.unit_id IS NOT DISTINCT FROM e.unit_id"""
+LEFT JOIN conversions c
+  ON c.selection = m.selection
+  AND c.code_id = e.code_id
+  AND c.unit_id IS NOT DISTINCT FROM e.unit_id"""
 
 _RULES: dict[str, dict[str, str]] = {
     "observations": {
         "its status does not count": f"e.status IN {listed(OBSERVATION_STATUSES)}",
         "it has no value": "e.absent_reason IS NULL",
-        # NaN sorts above all numbers, so that it fails like an infinite or absurd value.
-        "its value cannot be brought to the unit": f"(NOT m.needs_number OR abs({VALUE}) <= {MAGNITUDE:.0e})",
+        "its result is no number": "(NOT m.needs_number OR e.value_number IS NOT NULL)",
     },
     "conditions": {
         "its verification status does not count": (
@@ -99,21 +111,44 @@ _FILTERS = (
         "its interpretation is another",
         "(m.interpretations IS NULL OR list_has_any(e.interpretations, m.interpretations))",
     ),
-    ("low", "its value is below the range", f"(m.low IS NULL OR {VALUE} >= m.low)"),
-    ("high", "its value is above the range", f"(m.high IS NULL OR {VALUE} <= m.high)"),
+    (
+        "clinical_statuses",
+        "its clinical status is another",
+        "(m.clinical_statuses IS NULL OR list_contains(m.clinical_statuses, e.clinical_status))",
+    ),
+    ("method", "its method is another", "(m.methods IS NULL OR list_contains(m.methods, e.method_code_id))"),
     ("without_comparator", "its value is only a limit", "(NOT m.without_comparator OR e.value_comparator IS NULL)"),
 )
 
+# Numbers that a feature cannot use are counted in the summary, by the first of these rules that they fail.
+NOT_CONVERTIBLE, OUT_OF_RANGE = 1, 2
+_NUMBER_RULES = {
+    # NaN sorts above all numbers, so that it fails like an infinite or absurd value.
+    "its value cannot be brought to the unit": f"(NOT m.needs_number OR abs({VALUE}) <= {MAGNITUDE:.0e})",
+    "its value is below the range": f"(m.low IS NULL OR {VALUE} >= m.low)",
+    "its value is above the range": f"(m.high IS NULL OR {VALUE} <= m.high)",
+}
 
-def rules(table: str, selections: tuple[Rows, ...]) -> dict[str, str]:
-    """The rules that a row must meet to count, each with its predicate, in the order in which they are told."""
+
+def row_rules(table: str, selections: tuple[Rows, ...]) -> dict[str, str]:
+    """The rules that a row must meet to be seen at all, each with its predicate, in the order of telling."""
     chosen = dict(_RULES[table])
     if any(getattr(each, "statuses", None) for each in selections):
         chosen["its status does not count"] = "list_contains(m.statuses, e.status)"
+    if any(isinstance(each, Conditions) and each.verification_statuses for each in selections):
+        chosen["its verification status does not count"] = (
+            "(list_contains(m.verification_statuses, e.verification_status)"
+            " OR (e.verification_status IS NULL AND NOT m.asks_verification))"
+        )
     for name, rule, predicate in _FILTERS:
         if any(getattr(each, name, None) not in (None, (), False) for each in selections):
             chosen[rule] = predicate
     return chosen
+
+
+def rules(table: str, selections: tuple[Rows, ...]) -> dict[str, str]:
+    """All rules that a row must meet to count, those on its number last."""
+    return {**row_rules(table, selections), **(_NUMBER_RULES if table == "observations" else {})}
 
 
 def default_statuses(rows: Rows) -> tuple[str, ...]:
@@ -121,98 +156,70 @@ def default_statuses(rows: Rows) -> tuple[str, ...]:
     return OBSERVATION_STATUSES if isinstance(rows, Observations) else MEDICATION_STATUSES
 
 
-# What a row says, for aggregates and for the columns of a pair below.
+# Which number rule a row fails first, 0 for none.
+_CONVERTIBLE, *_IN_RANGE = _NUMBER_RULES.values()
+EXCLUDED = f"""CASE
+    WHEN {_CONVERTIBLE} IS NOT TRUE THEN {NOT_CONVERTIBLE}
+    WHEN ({" AND ".join(_IN_RANGE)}) IS NOT TRUE THEN {OUT_OF_RANGE}
+    ELSE 0
+  END"""
+
+ACTIVE_NOW, ACTIVE_DURING_ENCOUNTER = 1, 2
+
+# What a row says, for operators to read (`operators.Operator.reads`).
 ROW_COLUMNS: dict[str, dict[str, str]] = {
     "observations": {
         "value": VALUE,
-        "day": f"epoch_us(e.effective_at) / {DAY}",
         "coded_value": "v.concept",
-        "abnormal": f"list_has_any(e.interpretations, {list(ABNORMAL)})",
+        "abnormal": f"coalesce(list_has_any(e.interpretations, {list(ABNORMAL)}), false)",
         "outside": (
             "CASE\n"
-            "      WHEN e.value_number < e.reference_low OR e.value_number > e.reference_high THEN true\n"
-            "      WHEN e.reference_low IS NOT NULL OR e.reference_high IS NOT NULL THEN false\n"
-            "    END"
+            "    WHEN e.value_number < e.reference_low OR e.value_number > e.reference_high THEN 1\n"
+            "    WHEN e.reference_low IS NOT NULL OR e.reference_high IS NOT NULL THEN 0\n"
+            "    ELSE -1\n"
+            "  END"
         ),
+        "encounter_id": "e.encounter_id",
     },
     "conditions": {
         "concept": "v.concept",
         "recorded_at": "e.recorded_at",
-        "clinical_status": "e.clinical_status",
         "abatement_at": "e.abatement_at",
+        # TIME section C: without a clinical status an encounter diagnosis is active during its encounter.
+        "activity": (
+            "CASE\n"
+            f"    WHEN e.clinical_status IN {listed(ACTIVE_CLINICAL_STATUSES)} THEN {ACTIVE_NOW}\n"
+            "    WHEN e.clinical_status IS NOT NULL THEN 0\n"
+            f"    WHEN list_contains(e.categories, 'encounter-diagnosis') THEN {ACTIVE_DURING_ENCOUNTER}\n"
+            f"    ELSE {ACTIVE_NOW}\n"
+            "  END"
+        ),
         "encounter_id": "e.encounter_id",
-        "is_encounter_diagnosis": "list_contains(e.categories, 'encounter-diagnosis')",
     },
-    "medication_requests": {"concept": "v.concept", "status": "e.status", "ends_at": ENDS_AT},
-    "encounters": {"end_at": "e.end_at"},
+    "medication_requests": {
+        "concept": "v.concept",
+        "ingredients": "coalesce(i.ingredients, [])",
+        "is_in_force": f"e.status IN {listed(ACTIVE_MEDICATION_STATUSES)}",
+        "ends_at": ENDS_AT,
+        # What is known to be over, or on hold, covered at most until that was known.
+        "covers_to": f"CASE WHEN e.status IN {listed(ACTIVE_MEDICATION_STATUSES)} THEN {ENDS_AT}\n"
+        f"    ELSE least({ENDS_AT}, e.known_at) END",
+        "encounter_id": "e.encounter_id",
+    },
+    "encounters": {
+        "resource_id": "e.resource_id",
+        "end_at": "e.end_at",
+        "covers_to": "e.end_at",
+        "class_code": "e.class_code",
+    },
 }
 
 # Which code of a row `v.concept`, its canonical concept, is of.
 CONCEPT_OF = {"observations": "e.value_code_id", "conditions": "e.code_id", "medication_requests": "e.code_id"}
 
-# What a question makes of a row.
-PAIR_COLUMNS: dict[str, dict[str, str]] = {
-    "observations": {},
-    "conditions": {
-        # TIME section C: an encounter diagnosis without a clinical status is active during its encounter.
-        "active": f"""(e.abatement_at IS NULL OR e.abatement_at > q.t)
-    AND CASE
-      WHEN e.clinical_status IS NOT NULL THEN e.clinical_status IN {listed(ACTIVE_CLINICAL_STATUSES)}
-      WHEN e.is_encounter_diagnosis THEN o.encounter_id IS NOT NULL
-      ELSE true
-    END"""
-    },
-    "medication_requests": {"active": f"e.status IN {listed(ACTIVE_MEDICATION_STATUSES)} AND q.t < e.ends_at"},
-    "encounters": {
-        "active": "(e.end_at > q.t OR e.end_at IS NULL)",
-        "ended_at": "CASE WHEN e.end_at <= q.t THEN e.end_at END",
-    },
-}
-
-OPEN_ENCOUNTERS = f"""open_encounters AS (
-  SELECT DISTINCT
-    q.question, e.resource_id AS encounter_id
-  FROM questions q
-  JOIN encounters e
-    ON e.site = q.site
-    AND e.patient_id = q.patient_id
-  WHERE e.bucket BETWEEN $first_bucket AND $last_bucket
-    AND {VISIBLE}
-    AND e.status IN {listed(ENCOUNTER_STATUSES)}
-    AND e.effective_at <= q.t
-    AND (e.end_at > q.t OR e.end_at IS NULL)
-)"""
-
-JOIN_OPEN_ENCOUNTERS = """
-  LEFT JOIN open_encounters o
-    ON o.question = q.question
-    AND o.encounter_id = e.encounter_id"""
-
-_NEWEST = "ROW(e.known_at, e.resource_id, e.version, e.state)"
-
-KNOWN_PATIENTS = f"""known_patients AS (
-  SELECT
-    q.question,
-    true AS known,
-    arg_max_null(e.birth_date, {_NEWEST}) AS birth_date,
-    arg_max_null(e.sex, {_NEWEST}) AS sex,
-    arg_max_null(e.deceased, {_NEWEST}) AS deceased
-  FROM questions q
-  JOIN patients e
-    ON e.site = q.site
-    AND e.patient_id = q.patient_id
-  WHERE e.bucket BETWEEN $first_bucket AND $last_bucket
-    AND {VISIBLE}
-  GROUP BY q.question
-)"""
-
-PATIENT_FACTS = {
-    "age": """CASE
-    WHEN p.birth_date <= CAST(q.t AS DATE) THEN
-      year(q.t) - year(p.birth_date)
-      - CAST(ROW(month(q.t), day(q.t)) < ROW(month(p.birth_date), day(p.birth_date)) AS BIGINT)
-  END""",
-    "age_days": "CASE WHEN p.birth_date <= CAST(q.t AS DATE) THEN CAST(q.t AS DATE) - p.birth_date END",
-    "sex": "p.sex",
-    "deceased": "CASE WHEN p.known THEN coalesce(p.deceased, false) END",
+# What `active` reads.
+ACTIVE_READS = {
+    "conditions": ("abatement_at", "activity", "encounter_id"),
+    "medication_requests": ("is_in_force", "ends_at"),
+    "encounters": ("end_at",),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fhir_features.errors import DefinitionError, did_you_mean
+from fhir_features.errors import DefinitionError
 from fhir_features.features.nodes import Conditions, Encounters, Medications, Observations, PatientFact
 from fhir_features.features.series import (
     ConditionSeries,
@@ -16,23 +16,11 @@ from fhir_features.features.series import (
     MedicationSeries,
     ObservationSeries,
     Unnamed,
+    encounter_classes,
     expression,
 )
 from fhir_features.features.terms import ontologies
 from fhir_features.ontology import ConceptSet, concept_set
-
-# HL7 v3 ActCode, value set ActEncounterCode: https://terminology.hl7.org/5.1.0/ValueSet-v3-ActEncounterCode.html
-ENCOUNTER_CLASSES: dict[str, tuple[str, ...]] = {
-    "inpatient": ("ACUTE", "IMP", "NONAC"),
-    "emergency": ("EMER",),
-    "ambulatory": ("AMB",),
-    "observation": ("OBSENC",),
-    "short stay": ("SS",),
-    "pre-admission": ("PRENC",),
-    "virtual": ("VR",),
-    "home": ("HH",),
-    "field": ("FLD",),
-}
 
 _SYSTEMS = {
     "observation": ("loinc", "snomed"),
@@ -92,16 +80,6 @@ def encounter(class_: str | None = None) -> EncounterSeries:
 def coalesce(one: Unnamed, other: Unnamed | float) -> Unnamed:
     """A number, or where it is null, for a patient who is known at K, another one."""
     return expression("coalesce", one, other)
-
-
-def encounter_classes(word: str) -> tuple[str, ...]:
-    """The v3 ActCode codes of a class word or code. Raises DefinitionError for another word."""
-    codes = sorted({code for group in ENCOUNTER_CLASSES.values() for code in group})
-    if word in codes:
-        return (word,)
-    if word not in ENCOUNTER_CLASSES:
-        raise DefinitionError(f"'{word}' is not an encounter class: {did_you_mean(word, [*ENCOUNTER_CLASSES, *codes])}")
-    return ENCOUNTER_CLASSES[word]
 
 
 def _concepts(kind: str, codes: str | ConceptSet, **how: bool) -> ConceptSet:

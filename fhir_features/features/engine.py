@@ -1,24 +1,36 @@
 """What did we know about patient P at time T: the answers of a view to a table of questions.
 
 In go a connection that reads the lake, as it stood at a store_seq, and questions (site, patient_id, t, k); out come
-Arrow tables with a row a question and a column a feature. Questions are answered some buckets at a time, so that memory
-is bounded by a pass and not by the number of questions.
+Arrow tables with a row a question and a column a feature. SQL selects the rows that count (`compile`), the kernel finds
+what each question sees of them. Questions are answered some buckets at a time, so that memory is bounded by a pass.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Sequence
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
-from fhir_features.features.compile import Plan
+from fhir_features.features import facts
+from fhir_features.features.compile import Plan, Selection, encounters_statement, seen_window
+from fhir_features.features.kernel import Array, Columns, Questions, RowSet, answer_windows
+from fhir_features.features.nodes import Aggregate, Expression, Number, PatientFact, Value
+from fhir_features.features.operators import EXPRESSIONS, OPERATORS
+from fhir_features.features.people import create_people
+from fhir_features.features.stays import ACTIVE, Stays
+from fhir_features.features.summary import Summary
 from fhir_features.features.terms import create_conversions, create_resolved
 from fhir_features.lake import bucket_count, bucket_sql, create_views
 from fhir_features.ontology import Ontologies
 
-# How many answers (questions times features) one pass holds in memory: about 400 MB of aggregate states.
+# How much of one pass is in memory: answers (questions times features), about 100 MB, and rows, about 200 MB.
 _ANSWERS_A_PASS = 4_000_000
+_ROWS_A_PASS = 1_500_000
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def stand_at(con: duckdb.DuckDBPyConnection, known: Ontologies, store_seq: int) -> None:
@@ -43,32 +55,218 @@ ORDER BY bucket, site, patient_id, t, k""")
 
 
 def answers(
-    con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan, *, questions_a_pass: int | None = None
+    con: duckdb.DuckDBPyConnection,
+    known: Ontologies,
+    plan: Plan,
+    *,
+    summary: Summary | None = None,
+    questions_a_pass: int | None = None,
 ) -> Iterator[pa.Table]:
     """The answers to what was asked, as tables of the plan's schema, in the order of buckets.
 
-    `create_members` must have been called for the plan.
+    `create_members` must have been called for the plan. A summary given counts the rows that were read.
     """
-    if "observations" in plan.selections:
+    if "observations" in plan.asked:
         create_conversions(con, known, plan.selections["observations"])
+    _create_asked_people(con)
     size = questions_a_pass or max(1, _ANSWERS_A_PASS // len(plan.features))
-    for first, last in _passes(con, size):
-        answered = con.execute(plan.sql, {"first_bucket": first, "last_bucket": last}).to_arrow_table()
-        yield answered.cast(plan.schema)
+    for first, last in _passes(con, plan, size):
+        yield _Pass(con, plan, first, last, summary).answers()
 
 
-def _passes(con: duckdb.DuckDBPyConnection, size: int) -> list[tuple[int, int]]:
-    """Ranges of buckets with at most `size` questions each, or one bucket."""
+def _create_asked_people(con: duckdb.DuckDBPyConnection) -> None:
+    """Whose rows each person who is asked about has: a dense number a person, and the records that are theirs."""
+    create_people(con)
+    con.execute("""
+CREATE OR REPLACE TEMP TABLE persons AS
+SELECT site, patient_id, bucket, row_number() OVER (ORDER BY bucket, site, patient_id) - 1 AS person
+FROM (SELECT DISTINCT site, patient_id, bucket FROM asked)""")
+    con.execute("""
+CREATE OR REPLACE TEMP TABLE asked_people AS
+SELECT persons.person, persons.bucket AS asked_bucket, p.site, p.bucket, p.patient_id, p.since, p.until
+FROM persons
+JOIN people p
+  ON p.asked_site = persons.site
+  AND p.asked_patient_id = persons.patient_id""")
+
+
+def _passes(con: duckdb.DuckDBPyConnection, plan: Plan, size: int) -> list[tuple[int, int]]:
+    """Ranges of buckets with at most `size` questions each and not too many rows, or one bucket."""
     counts: Sequence[tuple[int, int]] = con.execute(
         "SELECT bucket, count(*) FROM asked GROUP BY bucket ORDER BY bucket"
     ).fetchall()
+    rows = max((_row_count(con, table) for table in plan.asked), default=0)
+    most = max(1, _ROWS_A_PASS * bucket_count(con) // max(1, rows))
     passes: list[tuple[int, int]] = []
     held = 0
     for bucket, count in counts:
-        if passes and held + count <= size:
+        if passes and held + count <= size and bucket - passes[-1][0] < most:
             passes[-1] = (passes[-1][0], bucket)
             held += count
         else:
             passes.append((bucket, bucket))
             held = count
     return passes
+
+
+def _row_count(con: duckdb.DuckDBPyConnection, table: str) -> int:
+    row = con.execute(f"SELECT count(*) FROM lake.{table}").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+class _Pass:
+    """The questions of some buckets, answered."""
+
+    def __init__(
+        self, con: duckdb.DuckDBPyConnection, plan: Plan, first: int, last: int, summary: Summary | None
+    ) -> None:
+        self._con = con
+        self._plan = plan
+        self._buckets = (first, last)
+        self._summary = summary
+        self._questions, self._first_person = self._asked()
+        self._persons = int(self._questions.person[-1]) + 1
+        self._facts = facts.Facts(self._row_set(self._fetch("patients", facts.STATEMENT)), self._questions)
+        self._answered: dict[Aggregate, pa.Array] = {}
+
+    def answers(self) -> pa.Table:
+        """A table of the plan's schema."""
+        stays = (
+            Stays(self._row_set(self._fetch("encounters", encounters_statement())))
+            if self._plan.reads_encounters
+            else None
+        )
+        for table, chosen in self._plan.asked.items():
+            rows = self._fetch(table, self._plan.statements[table])
+            for selection, places in zip(chosen, self._selected(rows, len(chosen)), strict=True):
+                self._answer_selection(table, selection, RowSet(rows, places, self._persons), stays)
+        columns = [self._column(feature.value) for feature in self._plan.features]
+        return pa.table([pa.array(self._questions.question), *columns], schema=self._plan.schema)
+
+    def _asked(self) -> tuple[Questions, int]:
+        """The questions, their persons numbered from 0, and the number that the first person has in `persons`."""
+        table = self._con.execute(
+            """
+SELECT question, person, epoch_us(t) AS t, epoch_us(k) AS k
+FROM asked
+JOIN persons USING (site, patient_id, bucket)
+WHERE bucket BETWEEN ? AND ?
+ORDER BY person, t, k, question""",
+            self._buckets,
+        ).to_arrow_table()
+        question, person, t, k = (column.to_numpy() for column in table.columns)
+        return Questions(question, person - person[0], t, k), int(person[0])
+
+    def _fetch(self, table: str, statement: str) -> Columns:
+        """The rows of a statement over a table, with persons numbered as in the questions."""
+        bounds = {
+            "first_asked": self._buckets[0],
+            "last_asked": self._buckets[1],
+            "first_t": _instant(self._questions.t.min()),
+            "last_t": _instant(self._questions.t.max()),
+            "last_k": _instant(self._questions.k.max()),
+        }
+        used = {name: value for name, value in bounds.items() if f"${name}" in statement}
+        parts = [
+            self._con.execute(statement, {**used, "first_bucket": first, "last_bucket": last}).to_arrow_table()
+            for first, last in (self._buckets, *self._other_buckets())
+        ]
+        rows = pa.concat_tables(parts)
+        person = pa.array(rows.column("person").to_numpy() - self._first_person)
+        rows = rows.set_column(rows.column_names.index("person"), "person", person)
+        return Columns(rows, lambda row_ids: self._names(table, row_ids))
+
+    def _names(self, table: str, row_ids: Array) -> pa.Table:
+        """What the tie rule compares in the end, of some rows of a table."""
+        component = "e.component" if table == "observations" else "0"
+        self._con.register("tied", pa.table({"row_id": row_ids, "place": np.arange(len(row_ids))}))
+        names = self._con.execute(
+            f"""
+SELECT e.resource_id, {component} AS component, e.version, e.state
+FROM lake.{table} e
+JOIN tied ON tied.row_id = e.rowid
+WHERE e.bucket IN (SELECT bucket FROM asked_people WHERE asked_bucket BETWEEN ? AND ?)
+ORDER BY tied.place""",
+            self._buckets,
+        ).to_arrow_table()
+        self._con.unregister("tied")
+        return names
+
+    def _other_buckets(self) -> list[tuple[int, int]]:
+        """The buckets of records that are other names of the persons asked about."""
+        others = self._con.execute(
+            """
+SELECT DISTINCT bucket
+FROM asked_people
+WHERE asked_bucket BETWEEN $first AND $last
+  AND bucket NOT BETWEEN $first AND $last
+ORDER BY bucket""",
+            {"first": self._buckets[0], "last": self._buckets[1]},
+        ).fetchall()
+        return [(bucket, bucket) for (bucket,) in others]
+
+    def _row_set(self, rows: Columns) -> RowSet:
+        return RowSet(rows, np.arange(rows.table.num_rows), self._persons)
+
+    def _selected(self, rows: Columns, selections: int) -> Iterator[Array]:
+        """The places of each selection's rows, without those whose numbers cannot be used; what is read is counted."""
+        selection, excluded = rows.column("selection"), rows.column("excluded")
+        if self._summary is not None:
+            self._summary.count(rows, *self._last_asked())
+        order = np.argsort(selection, kind="stable")
+        order = order[excluded[order] == 0]
+        ends = np.searchsorted(selection[order], np.arange(selections + 1))
+        for number in range(selections):
+            yield order[ends[number] : ends[number + 1]]
+
+    def _last_asked(self) -> tuple[Array, Array]:
+        """The latest T and the latest K of each person."""
+        begins = np.flatnonzero(np.append(True, np.diff(self._questions.person) > 0))
+        return np.maximum.reduceat(self._questions.t, begins), np.maximum.reduceat(self._questions.k, begins)
+
+    def _answer_selection(self, table: str, selection: Selection, rows: RowSet, stays: Stays | None) -> None:
+        """Compute all values of a selection."""
+        length = len(self._questions)
+        dtypes = {"number": np.float64, "count": np.int64, "boolean": np.bool_, "text": np.int64}
+        kinds = [OPERATORS[value.operator].kind for value in selection.values]
+        answered: list[tuple[Array, Array]] = [
+            (np.zeros(length, dtypes[kind]), np.ones(length, bool)) for kind in kinds
+        ]
+        windows = [seen_window(value) for value in selection.values]
+        classes = getattr(selection.rows, "encounter_classes", ())
+        for part, pairs, bounds in answer_windows(rows, self._questions, windows, selection.reach):
+            if classes:
+                assert stays is not None
+                pairs.keep(stays.of_class(pairs, classes))
+            if any(value.operator == "active" for value in selection.values):
+                pairs.active = ACTIVE[table](pairs, stays)
+            seen = {window: pairs.seen(*bound) for window, bound in zip(windows, bounds, strict=True)}
+            for value, window, (values, missing) in zip(selection.values, windows, answered, strict=True):
+                values[part], missing[part] = OPERATORS[value.operator].compute(seen[window], value.window)
+        for value, (values, missing) in zip(selection.values, answered, strict=True):
+            self._answered[value] = self._as_arrow(value, rows, values, missing)
+
+    def _as_arrow(self, value: Aggregate, rows: RowSet, values: Array, missing: Array) -> pa.Array:
+        operator = OPERATORS[value.operator]
+        if operator.kind == "text":
+            return rows.words(operator.reads[0]).take(pa.array(values, mask=missing))
+        if operator.empty is not None:
+            values[missing] = operator.empty
+            missing = (values == operator.empty) & ~self._facts.is_known
+        return pa.array(values, mask=missing)
+
+    def _column(self, value: Value) -> pa.Array:
+        """The answers of a value."""
+        if isinstance(value, Number):
+            return pa.array(np.full(len(self._questions), value.number))
+        if isinstance(value, PatientFact):
+            return self._facts.answer(value.operator)
+        if isinstance(value, Expression):
+            one, other = (self._column(argument) for argument in value.arguments)
+            return EXPRESSIONS[value.operator].compute(one, other, pa.array(self._facts.is_known))
+        return self._answered[value]
+
+
+def _instant(us: int) -> dt.datetime:
+    return _EPOCH + dt.timedelta(microseconds=int(us))

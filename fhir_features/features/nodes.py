@@ -43,6 +43,8 @@ class Observations(Node):
     statuses: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     interpretations: tuple[str, ...] = ()
+    encounter_classes: tuple[str, ...] = ()
+    method: ConceptSet | None = None
     low: float | None = None
     high: float | None = None
     without_comparator: bool = False
@@ -55,6 +57,9 @@ class Conditions(Node):
     concepts: ConceptSet
     sites: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
+    clinical_statuses: tuple[str, ...] = ()
+    verification_statuses: tuple[str, ...] = ()
+    encounter_classes: tuple[str, ...] = ()
 
 
 class Medications(Node):
@@ -65,6 +70,7 @@ class Medications(Node):
     assume_us: int | None = None
     sites: tuple[str, ...] = ()
     statuses: tuple[str, ...] = ()
+    encounter_classes: tuple[str, ...] = ()
 
 
 class Encounters(Node):

@@ -32,7 +32,13 @@ from fhir_features.features.receipts import (
     read_watermarks,
 )
 from fhir_features.features.spine import INSTANT, KEYS, TIME
-from fhir_features.features.summary import Summary, count_rows, incomplete_questions, resource_types, unknown_questions
+from fhir_features.features.summary import (
+    Summary,
+    absent_features,
+    incomplete_questions,
+    resource_types,
+    unknown_questions,
+)
 from fhir_features.features.terms import create_members, ontologies
 from fhir_features.features.view import FeatureView, LockedView
 
@@ -183,10 +189,9 @@ def retrieve(
                 stand_at(con, known, store_seq)
             plan = compile_features(request.features)
             create_members(con, known, plan)
-            answered = pa.concat_tables(list(answers(con, known, plan)) or [plan.schema.empty_table()])
-            rows = answered.sort_by("question").drop_columns("question").take(places)
-            columns.update(zip(plan.names, rows.columns, strict=True))
-            count_rows(con, plan, summary)
+            answered = list(answers(con, known, plan, summary=summary)) or [plan.schema.empty_table()]
+            columns.update(_in_rows(answered, places))
+            summary.absent += absent_features(con, plan)
             incomplete |= np.isin(places, incomplete_questions(con, resource_types(plan)))
     summary.unknown_patients = int(unknown.sum())
     summary.incomplete = int(incomplete.sum())
@@ -202,6 +207,19 @@ def retrieve(
         views=tuple((request.locked, tuple(feature.name for feature in request.features)) for request in wanted),
     )
     return TrainingSet(table, summary, provenance, spines)
+
+
+def _in_rows(answered: list[pa.Table], places: NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
+    """The answers of each feature in the order of the spine's rows; each pass lets go of a column once it is taken."""
+    question = pa.chunked_array([part.column("question").chunk(0) for part in answered]).to_numpy()
+    place_of = np.empty(len(question), np.int64)
+    place_of[question] = np.arange(len(question))
+    taken = pa.array(place_of[places])
+    columns: dict[str, pa.ChunkedArray] = {}
+    for name in answered[0].column_names[1:]:
+        columns[name] = pa.chunked_array([part.column(name).combine_chunks() for part in answered]).take(taken)
+        answered = [part.drop_columns(name) for part in answered]
+    return columns
 
 
 def _chosen(item: object, find: Callable[[str], LockedView]) -> tuple[LockedView, tuple[Feature, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
-from fhir_features.errors import DefinitionError
+from fhir_features.errors import DefinitionError, did_you_mean
 from fhir_features.features.compile import kind_of
 from fhir_features.features.nodes import (
     Aggregate,
@@ -23,6 +23,7 @@ from fhir_features.features.nodes import (
     Value,
     Window,
 )
+from fhir_features.ontology import ConceptSet, concept_set
 from fhir_features.times import duration_us
 
 Within = str | Window | None
@@ -50,6 +51,12 @@ class Unnamed:
 
     def __lt__(self, other: Unnamed | float) -> Unnamed:
         return expression("less", self, other)
+
+    def __ge__(self, other: Unnamed | float) -> Unnamed:
+        return expression("at_least", self, other)
+
+    def __le__(self, other: Unnamed | float) -> Unnamed:
+        return expression("at_most", self, other)
 
 
 def expression(operator: str, *arguments: Unnamed | float) -> Unnamed:
@@ -93,6 +100,10 @@ class Series(Generic[RowsT]):
         """Whether there is a row."""
         return self._ask("exists", within)
 
+    def ever(self) -> Unnamed:
+        """Whether there has been one at or before T."""
+        return self._ask("ever")
+
     def time_since_last(self, *, within: Within = None) -> Unnamed:
         """Days from the newest row's effective time to T."""
         return self._ask("time_since_last", within)
@@ -126,13 +137,16 @@ class ObservationSeries(Series[Observations]):
         status: Words = None,
         category: Words = None,
         interpretation: Words = None,
+        encounter_class: Words = None,
+        method: str | ConceptSet | None = None,
         low: float | None = None,
         high: float | None = None,
         comparators: bool = True,
     ) -> ObservationSeries:
         """Only the results of these sites, statuses, categories or interpretations, or with a value in [low, high].
 
-        `comparators=False` leaves out values that are only a limit, such as `<0.01` (TIME rule 15).
+        `encounter_class`: taken in an encounter that K knows to be of this class. `method`: a code or concept set of
+        Observation.method. `comparators=False` leaves out values that are only a limit, such as `<0.01` (TIME rule 15).
         """
         if (low is not None or high is not None) and self.rows.unit is None:
             raise DefinitionError("a range of values needs a unit: say observation(..., unit='mg/dL')")
@@ -141,6 +155,8 @@ class ObservationSeries(Series[Observations]):
             statuses=status,
             categories=category,
             interpretations=interpretation,
+            encounter_classes=_classes(encounter_class),
+            method=concept_set(method) if isinstance(method, str) else method,
             low=low,
             high=high,
             without_comparator=not comparators,
@@ -216,17 +232,31 @@ class ObservationSeries(Series[Observations]):
 class ConditionSeries(Series[Conditions]):
     """Diagnoses and problems of a concept set."""
 
-    def where(self, *, site: Words = None, category: Words = None) -> ConditionSeries:
-        """Only those of these sites or categories."""
-        return ConditionSeries(self._asking(sites=site, categories=category))
+    def where(
+        self,
+        *,
+        site: Words = None,
+        category: Words = None,
+        clinical_status: Words = None,
+        verification_status: Words = None,
+        encounter_class: Words = None,
+    ) -> ConditionSeries:
+        """Only those of these sites, categories or statuses, or of an encounter that K knows to be of this class.
+
+        A `verification_status` stands in the place of those that count otherwise (TIME section C).
+        """
+        asked = self._asking(
+            sites=site,
+            categories=category,
+            clinical_statuses=clinical_status,
+            verification_statuses=verification_status,
+            encounter_classes=_classes(encounter_class),
+        )
+        return ConditionSeries(asked)
 
     def active(self) -> Unnamed:
         """Whether one is active at T (TIME section C)."""
         return self._ask("active")
-
-    def ever(self) -> Unnamed:
-        """Whether there has been one at or before T."""
-        return self._ask("ever")
 
     def count_concepts(self, *, within: Within = None) -> Unnamed:
         """How many different concepts there are among them."""
@@ -244,17 +274,27 @@ class ConditionSeries(Series[Conditions]):
 class MedicationSeries(Series[Medications]):
     """Orders of the medications of a concept set."""
 
-    def where(self, *, site: Words = None, status: Words = None) -> MedicationSeries:
-        """Only those of these sites or statuses."""
-        return MedicationSeries(self._asking(sites=site, statuses=status))
+    def where(self, *, site: Words = None, status: Words = None, encounter_class: Words = None) -> MedicationSeries:
+        """Only those of these sites or statuses, or of an encounter that K knows to be of this class."""
+        classes = _classes(encounter_class)
+        return MedicationSeries(self._asking(sites=site, statuses=status, encounter_classes=classes))
 
     def active(self, *, assume: str) -> Unnamed:
         """Whether an order covers T. `assume`: how long one lasts that says nothing about its end (TIME section C)."""
         return MedicationSeries(self._asking(assume_us=duration(assume, "assume")))._ask("active")
 
-    def ever(self) -> Unnamed:
-        """Whether there has been an order at or before T."""
-        return self._ask("ever")
+    def proportion_covered(self, *, within: str | Window, assume: str) -> Unnamed:
+        """The proportion of days covered: the share of the window in which an order was in force, from 0 to 1.
+
+        An order lasts from its beginning to its end, as for `active`, and covers nothing after it was known to have
+        been stopped, completed or put on hold. Days that two orders cover count once. Measured to the microsecond.
+        """
+        covered = MedicationSeries(self._asking(assume_us=duration(assume, "assume")))
+        return covered._ask("proportion_covered", _bounded(within, "proportion_covered"))
+
+    def count_ingredients(self, *, within: Within = None) -> Unnamed:
+        """How many different ingredients they contain, by RxNorm."""
+        return self._ask("count_ingredients", within)
 
     def count_concepts(self, *, within: Within = None) -> Unnamed:
         """How many different medications there are among them."""
@@ -272,6 +312,50 @@ class EncounterSeries(Series[Encounters]):
         """Whether one is going on at T: in hospital now."""
         return self._ask("active")
 
+    def days(self, *, within: Within = None) -> Unnamed:
+        """How many days of the window lie in an encounter: of inpatient ones, the days in hospital.
+
+        What two encounters share counts once; one that is going on lasts until T. Measured to the microsecond.
+        """
+        return self._ask("days", within)
+
     def time_since_discharge(self) -> Unnamed:
         """Days from the newest end of one to T."""
         return self._ask("time_since_discharge")
+
+
+# HL7 v3 ActCode, value set ActEncounterCode: https://terminology.hl7.org/5.1.0/ValueSet-v3-ActEncounterCode.html
+ENCOUNTER_CLASSES: dict[str, tuple[str, ...]] = {
+    "inpatient": ("ACUTE", "IMP", "NONAC"),
+    "emergency": ("EMER",),
+    "ambulatory": ("AMB",),
+    "observation": ("OBSENC",),
+    "short stay": ("SS",),
+    "pre-admission": ("PRENC",),
+    "virtual": ("VR",),
+    "home": ("HH",),
+    "field": ("FLD",),
+}
+
+
+def encounter_classes(word: str) -> tuple[str, ...]:
+    """The v3 ActCode codes of a class word or code. Raises DefinitionError for another word."""
+    codes = sorted({code for group in ENCOUNTER_CLASSES.values() for code in group})
+    if word in codes:
+        return (word,)
+    if word not in ENCOUNTER_CLASSES:
+        raise DefinitionError(f"'{word}' is not an encounter class: {did_you_mean(word, [*ENCOUNTER_CLASSES, *codes])}")
+    return ENCOUNTER_CLASSES[word]
+
+
+def _classes(words: Words) -> tuple[str, ...] | None:
+    if words is None:
+        return None
+    listed = (words,) if isinstance(words, str) else words
+    return tuple(code for word in listed for code in encounter_classes(word))
+
+
+def _bounded(within: str | Window, operator: str) -> str | Window:
+    if isinstance(within, Window) and within.start_us is None:
+        raise DefinitionError(f"{operator}() needs a window with a beginning, such as within='90d'")
+    return within

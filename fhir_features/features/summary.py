@@ -1,7 +1,7 @@
 """What to know about a training set before trusting it: how its rows came to be known, what was left out, what is open.
 
-In goes a connection on which a plan's questions have just been answered; out come counts. The event rows counted are
-those of the features' codes that were known, and true, by the last question of their patient.
+The engine counts the event rows that it reads into a `Summary`; a row that two features' code sets select counts for
+both. The counts are of rows that were known, and true, by the last question of their patient.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import duckdb
+import numpy as np
 
-from fhir_features.features.compile import Plan
-from fhir_features.features.counting import JOIN_CONVERSIONS, MEMBERS, OBSERVATION_STATUSES, VALUE, listed
-from fhir_features.features.operators import MAGNITUDE
+from fhir_features.features.compile import Plan, leaves
+from fhir_features.features.counting import KNOWN_AT_SOURCES, NOT_CONVERTIBLE, OUT_OF_RANGE
+from fhir_features.features.kernel import Array, Columns
+from fhir_features.features.nodes import Value
 from fhir_features.lake import EVENT_TABLES
 
 _TYPE_OF = {table.name: resource_type for resource_type, table in EVENT_TABLES.items()}
@@ -27,6 +29,8 @@ class Summary:
     - `incomplete`: rows whose T is beyond the watermark of their site and a type that was read (TIME rule 23).
     - `known_at_source`: event rows by how their known_at was found (TIME rule 11); `shares` gives the same as shares.
     - `excluded_values`: numbers that could not be brought to a feature's unit, or are no clinical quantity.
+    - `out_of_range`: numbers outside the range that a feature asks for.
+    - `absent`: features over codes of which the lake has no row; their answers are null, or 0.
     """
 
     rows: int = 0
@@ -34,6 +38,8 @@ class Summary:
     incomplete: int = 0
     known_at_source: Counter[str] = field(default_factory=Counter)
     excluded_values: int = 0
+    out_of_range: int = 0
+    absent: list[str] = field(default_factory=list)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -42,79 +48,57 @@ class Summary:
         ordered = sorted(self.known_at_source.items(), key=lambda item: (-item[1], item[0]))
         return {source: count / total for source, count in ordered}
 
+    def count(self, rows: Columns, last_t: Array, last_k: Array) -> None:
+        """Count rows that the engine has read, up to the last T and K of each person."""
+        person = rows.column("person")
+        by_then = rows.column("effective_at") <= last_t[person]
+        by_then &= rows.column("visible_from") <= last_k[person]
+        excluded = rows.column("excluded")[by_then]
+        self.excluded_values += int(np.count_nonzero(excluded == NOT_CONVERTIBLE))
+        self.out_of_range += int(np.count_nonzero(excluded == OUT_OF_RANGE))
+        counts = np.bincount(rows.column("known_at_source")[by_then], minlength=len(KNOWN_AT_SOURCES) + 1)
+        for source, count in zip(KNOWN_AT_SOURCES, counts[1:].tolist(), strict=True):
+            if count:
+                self.known_at_source[source] += count
+
 
 def resource_types(plan: Plan) -> tuple[str, ...]:
     """The resource types that a plan reads, Patient among them, in alphabetical order."""
-    types = {"Patient", *(_TYPE_OF[table] for table in plan.selections)}
+    types = {"Patient", *(_TYPE_OF[table] for table in plan.asked)}
     if plan.reads_encounters:
         types.add("Encounter")
     return tuple(sorted(types))
 
 
-def count_rows(con: duckdb.DuckDBPyConnection, plan: Plan, summary: Summary) -> None:
-    """Add what a plan's questions read to a summary."""
-    for table in plan.selections:
-        for source, count in con.execute(_known_at_sources(table)).fetchall():
-            summary.known_at_source[source] += count
-    if "observations" in plan.selections:
-        row = con.execute(_EXCLUDED).fetchone()
-        assert row is not None
-        summary.excluded_values += row[0]
+def absent_features(con: duckdb.DuckDBPyConnection, plan: Plan) -> list[str]:
+    """The features of whose codes the lake's dictionary has none; asked after `terms.create_members`."""
+    empty: set[Value] = set()
+    for table, chosen in plan.asked.items():
+        if table == "encounters":
+            continue
+        found = con.execute(f"SELECT DISTINCT selection FROM {table}_members")
+        present = {number for (number,) in found.fetchall()}
+        empty |= {value for number, each in enumerate(chosen) if number not in present for value in each.values}
+    return [feature.name for feature in plan.features if empty.issuperset(leaves(feature.value))]
 
 
-def unknown_questions(con: duckdb.DuckDBPyConnection) -> list[int]:
+def unknown_questions(con: duckdb.DuckDBPyConnection) -> Array:
     """The questions whose patient was not known at K."""
-    return [question for (question,) in con.execute(_UNKNOWN).fetchall()]
+    return con.execute(_UNKNOWN).fetchnumpy()["question"]
 
 
-def incomplete_questions(con: duckdb.DuckDBPyConnection, types: tuple[str, ...]) -> list[int]:
+def incomplete_questions(con: duckdb.DuckDBPyConnection, types: tuple[str, ...]) -> Array:
     """The questions whose T is beyond the watermark of their site in one of the resource types."""
-    return [question for (question,) in con.execute(_INCOMPLETE, [list(types), len(types)]).fetchall()]
+    return con.execute(_INCOMPLETE, [list(types), len(types)]).fetchnumpy()["question"]
 
-
-_ASKERS = """askers AS (
-  SELECT site, bucket, patient_id, max(t) AS t, max(k) AS k
-  FROM asked
-  GROUP BY ALL
-)"""
-
-
-def _read(table: str, joins: str = "") -> str:
-    return f"""FROM askers a
-JOIN {table} e
-  ON e.site = a.site
-  AND e.patient_id = a.patient_id{joins}
-WHERE e.bucket IN (SELECT DISTINCT bucket FROM asked)
-  AND e.effective_at <= a.t
-  AND e.known_at <= a.k"""
-
-
-def _known_at_sources(table: str) -> str:
-    return f"""WITH {_ASKERS}
-SELECT e.known_at_source, count(*)
-{_read(table)}
-  AND EXISTS (FROM {table}_members m WHERE {MEMBERS[table]})
-GROUP BY e.known_at_source"""
-
-
-# Numbers only: a result in words has no unit to be wrong in.
-_WITH_FACTORS = f"\n  JOIN observations_members m ON {MEMBERS['observations']}{JOIN_CONVERSIONS}"
-
-_EXCLUDED = f"""WITH {_ASKERS}
-SELECT count(*)
-{_read("observations", _WITH_FACTORS)}
-  AND m.needs_number
-  AND e.status IN {listed(OBSERVATION_STATUSES)}
-  AND e.absent_reason IS NULL
-  AND e.value_number IS NOT NULL
-  AND (abs({VALUE}) <= {MAGNITUDE:.0e}) IS NOT TRUE"""
 
 _UNKNOWN = """
 SELECT question
 FROM asked q
 WHERE NOT EXISTS (
   FROM patients e
-  WHERE e.site = q.site
+  WHERE e.bucket = q.bucket
+    AND e.site = q.site
     AND e.patient_id = q.patient_id
     AND e.known_at <= q.k
     AND (e.known_to > q.k OR e.known_to IS NULL)

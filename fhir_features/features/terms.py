@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from fhir_features.features.compile import Plan
-from fhir_features.features.counting import default_statuses
-from fhir_features.features.nodes import Encounters, Observations, Rows
+from fhir_features.features.counting import VERIFICATION_STATUSES, default_statuses
+from fhir_features.features.nodes import Conditions, Encounters, Observations, Rows
 from fhir_features.ontology import ConceptSet, Ontologies, load_ontologies
 
 _TEXTS = pa.list_(pa.string())
@@ -27,6 +28,10 @@ _ASKED = {
     "statuses": _TEXTS,
     "categories": _TEXTS,
     "interpretations": _TEXTS,
+    "clinical_statuses": _TEXTS,
+    "verification_statuses": _TEXTS,
+    "asks_verification": pa.bool_(),
+    "methods": pa.list_(pa.int64()),
     "low": pa.float64(),
     "high": pa.float64(),
     "without_comparator": pa.bool_(),
@@ -96,29 +101,48 @@ def create_members(con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan
     for table, selections in plan.selections.items():
         rows = []
         for number, chosen in enumerate(selections):
-            asked = _asked(chosen)
+            asked = _asked(con, known, chosen)
             code_ids = [None] if isinstance(chosen, Encounters) else _code_ids(con, known, chosen.concepts)
             rows += [(number, code_id, *asked) for code_id in code_ids]
         _create(con, f"{table}_members", _MEMBERS, rows)
+    if "ingredients i" in plan.sql:
+        _create_ingredients(con, known)
 
 
 def create_conversions(con: duckdb.DuckDBPyConnection, known: Ontologies, selections: Sequence[Rows]) -> None:
     """Create the temporary table `conversions`, for the pairs of code and unit that the patients' buckets hold."""
-    rows = []
-    for number, chosen in enumerate(selections):
-        if isinstance(chosen, Observations) and chosen.unit is not None:
-            rows += _conversions(con, known, number, chosen.unit)
+    units = {
+        number: chosen.unit
+        for number, chosen in enumerate(selections)
+        if isinstance(chosen, Observations) and chosen.unit is not None
+    }
+    rows: list[tuple[object, ...]] = []
+    for number, code_id, unit_id, loinc, ucum, *written in _pairs(con, known) if units else []:
+        unit = units.get(number)
+        if unit_id is None:
+            # A number without a unit is one of dimension 1, and of nothing else: a bare 7.1 is not 710 %.
+            if unit == "1":
+                rows.append((number, code_id, None, 1.0, 0.0))
+            continue
+        source_unit = ucum or known.units.ucum(*written)
+        conversion = source_unit and unit and known.units.conversion(source_unit, unit, loinc)
+        if conversion:
+            rows.append((number, code_id, unit_id, conversion.factor, conversion.offset))
     _create(con, "conversions", _CONVERSIONS, rows)
 
 
-def _asked(chosen: Rows) -> list[object]:
+def _asked(con: duckdb.DuckDBPyConnection, known: Ontologies, chosen: Rows) -> list[object]:
     """What a selection asks beside its codes, in the order of the columns; None where it asks nothing."""
     asked: dict[str, object] = {name: getattr(chosen, name, None) or None for name in _ASKED}
+    if isinstance(chosen, Conditions):
+        asked["asks_verification"] = bool(chosen.verification_statuses)
+        asked["verification_statuses"] = chosen.verification_statuses or VERIFICATION_STATUSES
     asked["needs_number"] = isinstance(chosen, Observations) and chosen.unit is not None
     asked["without_comparator"] = bool(asked["without_comparator"])
     asked["statuses"] = asked["statuses"] or default_statuses(chosen)
     if isinstance(chosen, Observations):
         asked |= {"low": chosen.low, "high": chosen.high}
+        asked["methods"] = _code_ids(con, known, chosen.method) if chosen.method else None
     return list(asked.values())
 
 
@@ -133,14 +157,14 @@ def _code_ids(con: duckdb.DuckDBPyConnection, known: Ontologies, concepts: Conce
     return [code_id for (code_id,) in found.fetchall()]
 
 
-def _conversions(con: duckdb.DuckDBPyConnection, known: Ontologies, number: int, unit: str) -> list[tuple[object, ...]]:
-    pairs = con.execute(
+def _pairs(con: duckdb.DuckDBPyConnection, known: Ontologies) -> list[tuple[Any, ...]]:
+    """Of each selection the pairs of code and unit, with the code's LOINC code, and the unit as UCUM and as written."""
+    return con.execute(
         """
 WITH pairs AS (
   SELECT DISTINCT code_id, unit_id
   FROM lake.observations
   WHERE bucket IN (SELECT DISTINCT bucket FROM asked)
-    AND code_id IN (SELECT code_id FROM observations_members WHERE selection = $selection)
 ),
 loinc_codes AS (
   SELECT code_id, min(code) AS loinc
@@ -148,27 +172,31 @@ loinc_codes AS (
   WHERE system = 'loinc'
   GROUP BY code_id
 )
-SELECT pairs.code_id, pairs.unit_id, loinc, ucum, system, units.code, unit
+SELECT m.selection, code_id, unit_id, loinc, ucum, units.system, units.code, unit
 FROM pairs
+JOIN observations_members m USING (code_id)
 LEFT JOIN loinc_codes USING (code_id)
-LEFT JOIN units ON units.unit_id = pairs.unit_id
-LEFT JOIN (SELECT DISTINCT unit_id, ucum FROM lake.unit_resolution WHERE lock_id = $lock_id) r
-  ON r.unit_id = pairs.unit_id
-ORDER BY pairs.code_id, pairs.unit_id""",
-        {"selection": number, "lock_id": known.lock_id},
+LEFT JOIN units USING (unit_id)
+LEFT JOIN (SELECT DISTINCT unit_id, ucum FROM lake.unit_resolution WHERE lock_id = ?) USING (unit_id)
+ORDER BY m.selection, code_id, unit_id""",
+        [known.lock_id],
     ).fetchall()
-    rows: list[tuple[object, ...]] = []
-    for code_id, unit_id, loinc, ucum, *written in pairs:
-        if unit_id is None:
-            # A number without a unit is one of dimension 1, and of nothing else: a bare 7.1 is not 710 %.
-            if unit == "1":
-                rows.append((number, code_id, None, 1.0, 0.0))
-            continue
-        source_unit = ucum or known.units.ucum(*written)
-        conversion = source_unit and known.units.conversion(source_unit, unit, loinc)
-        if conversion:
-            rows.append((number, code_id, unit_id, conversion.factor, conversion.offset))
-    return rows
+
+
+def _create_ingredients(con: duckdb.DuckDBPyConnection, known: Ontologies) -> None:
+    """Create the temporary table `ingredients` (code_id, ingredients: RxCUIs) for the codes of all orders."""
+    drugs = con.execute("""
+SELECT DISTINCT code_id, code
+FROM resolved
+WHERE system = 'rxnorm'
+  AND code_id IN (SELECT code_id FROM medication_requests_members)
+ORDER BY code_id, code""").fetchall()
+    contained = known.ingredients(sorted({code for _, code in drugs}))
+    listed: dict[int, set[int]] = {}
+    for code_id, code in drugs:
+        listed.setdefault(code_id, set()).update(int(ingredient) for ingredient in contained[code])
+    schema = pa.schema({"code_id": pa.int64(), "ingredients": pa.list_(pa.int64())})
+    _create(con, "ingredients", schema, [(code_id, sorted(codes)) for code_id, codes in listed.items()])
 
 
 def _create(con: duckdb.DuckDBPyConnection, name: str, schema: pa.Schema, rows: list[tuple[object, ...]]) -> None:

@@ -23,7 +23,7 @@ from fhir_features.features.terms import ontologies
 from fhir_features.ontology import Ontologies
 
 # Goes up when the same definition over the same rows would give another answer.
-SEMANTICS_VERSION = 1
+SEMANTICS_VERSION = 2
 
 # The columns that stand beside the features in a training set, a feature table or an engine's answer.
 RESERVED = frozenset({"site", "patient_id", "event_timestamp", "answered_at", "published_at", "store_seq", "question"})

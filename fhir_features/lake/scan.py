@@ -2,7 +2,8 @@
 
 In goes a connection with the lake attached; out come temporary views `patients`, `encounters`, `observations`,
 `conditions` and `medication_requests`, whose rows are the versions of the event table with one more column, `known_to`
-(null while the version is open), and the dictionaries `codings` and `units`.
+(null while the version is open), and the dictionaries `codings` and `units`. `patients_in(first, last)` and so on give
+the rows of some buckets, and read no others; their `row_id` names a row for as long as the connection stands.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 import duckdb
 
 from fhir_features.lake.schema import EVENT_TABLES, MEDICATION_REQUESTS, WATERMARKS
+
+# Of a USMALLINT, which buckets are numbered with.
+_LAST_BUCKET = 65_535
 
 # An order that points to a Medication has that Medication's code, whenever the Medication itself came: which drug was
 # ordered was known with the order. The first version of it that the store saw counts.
@@ -28,7 +32,7 @@ def newest_store_seq(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def create_views(con: duckdb.DuckDBPyConnection, store_seq: int) -> None:
-    """Create the temporary views over the lake as it stood after commit `store_seq`.
+    """Create the temporary views and macros over the lake as it stood after commit `store_seq`.
 
     `watermarks` has a row a site and type: what all servers of the site have been read up to. A folder is whole
     whenever it is read, so it holds nothing back; a site that has only folders is seen up to the last of them.
@@ -37,11 +41,11 @@ def create_views(con: duckdb.DuckDBPyConnection, store_seq: int) -> None:
     for resource_type, table in EVENT_TABLES.items():
         code, joins = _MEDICATION if table is MEDICATION_REQUESTS else ("", "")
         con.execute(f"""
-CREATE OR REPLACE TEMP VIEW {table.name} AS
+CREATE OR REPLACE TEMP MACRO {table.name}_in(first_bucket, last_bucket) AS TABLE
 WITH first_closings AS (
   SELECT bucket, site, resource_id, version, state, min(closed_at) AS known_to
   FROM lake.closings
-  WHERE resource_type = '{resource_type}' AND store_seq <= {as_of}
+  WHERE resource_type = '{resource_type}' AND store_seq <= {as_of} AND bucket BETWEEN first_bucket AND last_bucket
   GROUP BY ALL
 ),
 first_medications AS (
@@ -50,10 +54,12 @@ first_medications AS (
   WHERE store_seq <= {as_of}
   GROUP BY ALL
 )
-SELECT e.*{code}, c.known_to
+SELECT e.*{code}, c.known_to, e.rowid AS row_id
 FROM lake.{table.name} e
 LEFT JOIN first_closings c USING (bucket, site, resource_id, version, state){joins}
-WHERE e.store_seq <= {as_of}""")
+WHERE e.store_seq <= {as_of} AND e.bucket BETWEEN first_bucket AND last_bucket""")
+        everything = f"SELECT * EXCLUDE row_id FROM {table.name}_in(0, {_LAST_BUCKET})"
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {table.name} AS {everything}")
     for name in ("codings", "units"):
         con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM lake.{name} WHERE store_seq <= {as_of}")
     con.execute(f"""

@@ -7,6 +7,7 @@ coded with it then is found.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 from fhir_features.errors import DefinitionError, did_you_mean
 from fhir_features.ontology.catalog import WANTED, Catalog
@@ -58,6 +59,42 @@ def reach(catalog: Catalog, expansion: frozenset[Concept]) -> frozenset[Concept]
         if row.status in ("mapped", "followed") and Concept(str(row.system), str(row.code)) in expansion
     }
 
+
+def ingredients(catalog: Catalog, codes: Sequence[str]) -> dict[str, frozenset[str]]:
+    """By RxNorm code its ingredients, the most general ones: of a salt its base. One without edges is its own."""
+    parameters = {"codes": list(codes), "relations": _RELATIONS["ingredient"]}
+    found: dict[str, set[str]] = {code: set() for code in codes}
+    for code, ingredient in catalog.query(_ABOVE, parameters):
+        found[code].add(ingredient)
+    return {code: frozenset(above) for code, above in found.items()}
+
+
+_ABOVE = """
+WITH RECURSIVE reached AS (
+  SELECT
+    code AS drug,
+    code
+  FROM (SELECT unnest($codes) AS code)
+  UNION
+  SELECT
+    reached.drug,
+    edge.parent
+  FROM reached
+  JOIN edge ON edge.child = reached.code
+  WHERE edge.system = 'rxnorm'
+    AND list_contains($relations, edge.relation)
+)
+SELECT
+  drug,
+  code
+FROM reached
+WHERE code NOT IN (
+  SELECT child
+  FROM edge
+  WHERE system = 'rxnorm'
+    AND list_contains($relations, relation)
+)
+"""
 
 _BELOW = """
 WITH RECURSIVE hierarchy AS MATERIALIZED (

@@ -144,6 +144,10 @@ class Ontologies:
         loincs = sorted({concept.code for concept in self.expand(concepts) if concept.system == "loinc"})
         return hashlib.sha256("\n".join(self.units.facts(loincs)).encode()).hexdigest()
 
+    def ingredients(self, codes: Sequence[str]) -> dict[str, frozenset[str]]:
+        """By RxNorm code the RxCUIs of its ingredients, over all releases in the lock; of an unknown one itself."""
+        return expand.ingredients(self._catalog, codes)
+
     def impacts(self, sets: Sequence[ConceptSet], old: str, new: str) -> list[Impact]:
         """What going from one release to another does to each concept set (`fhir_features.ontology.impact`)."""
         before, after, changes = self.up_to(old), self.up_to(new), self.changes(old, new)

@@ -23,7 +23,7 @@ def test_from_definitions_to_a_training_set(project: Any) -> None:
     csv.write_csv(spine(), project.folder / "spine.csv")
     listed = run(project, "features", "list", "--json")
     assert json.loads(listed.stdout)[0]["view"] == "diabetes"
-    assert "arg_max(value, tie)" in run(project, "features", "show", "diabetes", "--sql").stdout
+    assert "FROM observations_in(" in run(project, "features", "show", "diabetes", "--sql").stdout
     built = json.loads(run(project, "build", "--json").stdout)
     assert Path(built[0]["file"]).exists()
     output = project.folder / "out.parquet"

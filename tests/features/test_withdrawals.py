@@ -99,15 +99,9 @@ def answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return lambda *row: found[row]
 
 
-MERGED = pytest.mark.xfail(reason="the engine does not read people.py yet", strict=False)
-
-
 @pytest.mark.parametrize(
     "number",
-    [
-        pytest.param(number, id=case.title, marks=MERGED if "merged" in case.title else ())
-        for number, case in enumerate(CASES)
-    ],
+    [pytest.param(number, id=case.title) for number, case in enumerate(CASES)],
 )
 def test_what_was_known(answers: Answers, number: int) -> None:
     for t, cutoff, patient, expected in lines(CASES[number]):

@@ -23,6 +23,7 @@ from fhir_features.features import (
     observation,
     patient,
 )
+from fhir_features.ontology import concept_set
 
 ORIGIN = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
 PATIENTS = [("1", "11"), ("11", "1"), ("nörd", "o'neil"), ("1", "ПÄ"), ("1", '"')]
@@ -49,7 +50,8 @@ VALUES = [0.0, 0.1, 0.2, 0.3, 7.1, 7.1, 8.4, 61.0, -3.5, 1e-7, 98.6, 123456.789,
 CONDITION_CODES = ["icd10cm:E11.9", "icd10cm:E11.65", "icd10cm:I10"]
 CLINICAL = ["active", "recurrence", "relapse", "inactive", "remission", "resolved", None]
 VERIFICATION = ["confirmed", "unconfirmed", "provisional", "refuted", "differential", "entered-in-error", None]
-MEDICATION_CODES = ["rxnorm:860975", "rxnorm:6809"]
+# The last one has three ingredients.
+MEDICATION_CODES = ["rxnorm:860975", "rxnorm:6809", "rxnorm:1043400"]
 MEDICATION_STATUSES = ["active", "on-hold", "completed", "stopped", "cancelled", "unknown", "draft", "entered-in-error"]
 INTENTS = ["order", "original-order", "reflex-order", "filler-order", "instance-order", "plan", "proposal", "option"]
 ENCOUNTER_STATUSES = ["in-progress", "arrived", "triaged", "onleave", "finished", "planned", "cancelled"]
@@ -151,6 +153,8 @@ def _observation(draw: st.Draw) -> dict[str, Any]:
         "interpretations": draw(st.sampled_from([None, ["N"], ["H"], ["N", "LL"]])),
         "reference_low": draw(st.sampled_from([None, 0.1, 50.0])),
         "reference_high": draw(st.sampled_from([None, 7.1, 100.0])),
+        "method_code_id": draw(st.sampled_from([None, 1, 1, 2])),
+        "encounter_id": draw(st.sampled_from(["e0", "e1", "e2", None])),
     }
 
 
@@ -178,6 +182,7 @@ def _medication(draw: st.Draw) -> dict[str, Any]:
         "dosage_days": draw(days),
         "supply_days": draw(days),
         "repeats": draw(st.sampled_from([None, 0, 1, 3])),
+        "encounter_id": draw(st.sampled_from(["e0", "e1", "e2", None])),
     }
 
 
@@ -208,6 +213,8 @@ def _observation_series(draw: st.Draw) -> Any:
             status=draw(st.sampled_from([None, "final", ["preliminary", "cancelled"]])),
             category=draw(st.sampled_from([None, "vital-signs", ["laboratory", "exam"]])),
             interpretation=draw(st.sampled_from([None, "H", ["N", "L"]])),
+            encounter_class=draw(st.sampled_from([None, None, "inpatient", ["AMB", "emergency"]])),
+            method=draw(st.sampled_from([None, None, None, ANSWERS[0]])),
             low=draw(st.sampled_from([None, 0.1])),
             high=draw(st.sampled_from([None, 7.1])),
             comparators=draw(st.booleans()),
@@ -227,27 +234,43 @@ def _uncoded_value(draw: st.Draw) -> Any:
 def _condition_value(draw: st.Draw) -> Any:
     series = condition("icd10cm:E11", descendants=True) if draw(st.booleans()) else condition("icd10cm:I10")
     if draw(st.sampled_from([False, False, True])):
-        series = series.where(category="problem-list-item", site=draw(st.sampled_from([None, "1"])))
+        series = series.where(
+            category=draw(st.sampled_from([None, "problem-list-item"])),
+            site=draw(st.sampled_from([None, "1"])),
+            clinical_status=draw(st.sampled_from([None, None, "active", ["remission", "resolved"]])),
+            verification_status=draw(st.sampled_from([None, None, "differential", ["confirmed", "refuted"]])),
+            encounter_class=draw(st.sampled_from([None, "inpatient"])),
+        )
     operator = draw(st.sampled_from(["active", "ever", "time_since_onset", "time_since_recorded", *OF_CODED]))
     return getattr(series, operator)(**({"within": draw(windows)} if operator in OF_CODED else {}))
 
 
 def _medication_value(draw: st.Draw) -> Any:
-    series = medication("rxnorm:6809", ingredient=True) if draw(st.booleans()) else medication("rxnorm:860975")
+    either = concept_set("rxnorm:6809", "rxnorm:161", ingredient=True)
+    series = draw(
+        st.sampled_from([medication("rxnorm:6809", ingredient=True), medication("rxnorm:860975"), medication(either)])
+    )
     if draw(st.sampled_from([False, False, True])):
-        series = series.where(status=draw(st.sampled_from(["active", ["stopped", "cancelled"]])))
-    operator = draw(st.sampled_from(["active", "ever", *OF_CODED]))
+        series = series.where(
+            status=draw(st.sampled_from([None, "active", ["stopped", "cancelled"]])),
+            encounter_class=draw(st.sampled_from([None, "inpatient"])),
+        )
+    operator = draw(st.sampled_from(["active", "ever", "count_ingredients", "proportion_covered", *OF_CODED]))
+    if operator == "proportion_covered":
+        window = draw(st.sampled_from([window for window in WINDOWS if window is not None]))
+        return series.proportion_covered(within=window, assume=draw(st.sampled_from(["12h", "30d"])))
     if operator == "active":
         return series.active(assume=draw(st.sampled_from(["12h", "30d"])))
-    return getattr(series, operator)(**({"within": draw(windows)} if operator in OF_CODED else {}))
+    within = {"within": draw(windows)} if operator in (*OF_CODED, "count_ingredients") else {}
+    return getattr(series, operator)(**within)
 
 
 def _encounter_value(draw: st.Draw) -> Any:
     series = encounter(draw(st.sampled_from([None, "inpatient", "AMB"])))
     if draw(st.sampled_from([False, False, True])):
         series = series.where(site="1")
-    operator = draw(st.sampled_from(["active", "time_since_discharge", *OF_ROWS]))
-    return getattr(series, operator)(**({"within": draw(windows)} if operator in OF_ROWS else {}))
+    operator = draw(st.sampled_from(["active", "ever", "time_since_discharge", "days", *OF_ROWS]))
+    return getattr(series, operator)(**({"within": draw(windows)} if operator in (*OF_ROWS, "days") else {}))
 
 
 def _patient_value(draw: st.Draw) -> Any:
@@ -257,12 +280,18 @@ def _patient_value(draw: st.Draw) -> Any:
 def _expression_value(draw: st.Draw) -> Any:
     one = getattr(_observation_series(draw), draw(st.sampled_from(["last", "count"])))(within=draw(windows))
     other = draw(st.sampled_from([patient.age(), 2, 0, 7.1, encounter().count(), _observation_series(draw).last()]))
-    operator = draw(st.sampled_from(["ratio", "difference", "coalesce", "greater", "less"]))
+    operator = draw(st.sampled_from(["ratio", "difference", "coalesce", "greater", "less", "at_least", "at_most"]))
     if operator == "coalesce":
         return coalesce(one, other)
-    return {"ratio": one.__truediv__, "difference": one.__sub__, "greater": one.__gt__, "less": one.__lt__}[operator](
-        other
-    )
+    makers = {
+        "ratio": one.__truediv__,
+        "difference": one.__sub__,
+        "greater": one.__gt__,
+        "less": one.__lt__,
+        "at_least": one.__ge__,
+        "at_most": one.__le__,
+    }
+    return makers[operator](other)
 
 
 VALUE_MAKERS = [

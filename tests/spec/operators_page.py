@@ -176,22 +176,23 @@ SPECS = (
         "`where(...)` looks at the version that is visible at K (rule 4). A comparator gives its limit as value (rule 15).",
         "observation",
         """
-        drawn   | value | unit | category    | interpretation | comparator
-        5 08:00 | 5.0   | %    | laboratory  | N              | -
-        5 09:00 | 9.0   | %    | laboratory  | H              | -
-        5 10:00 | 14.0  | %    | vital-signs | HH             | >
+        drawn   | value | unit | category    | interpretation | comparator | method
+        5 08:00 | 5.0   | %    | laboratory  | N              | -          | snomed:8517006
+        5 09:00 | 9.0   | %    | laboratory  | H              | -          | -
+        5 10:00 | 14.0  | %    | vital-signs | HH             | >          | -
         """,
         {
             "laboratory": 'hba1c.where(category="laboratory").count()',
             "high": 'hba1c.where(interpretation=["H", "HH"]).count()',
             "6 to 10": "hba1c.where(low=6, high=10).count()",
             "exact": "hba1c.where(comparators=False).max()",
+            "by method": 'hba1c.where(method="snomed:8517006").count()',
             "max": "hba1c.max()",
             "abnormal": "hba1c.count_abnormal()",
         },
         """
-        asked at | laboratory | high | 6 to 10 | exact | max | abnormal
-        6 00:00  | 2          | 2    | 1       | 9     | 14  | 2
+        asked at | laboratory | high | 6 to 10 | exact | by method | max | abnormal
+        6 00:00  | 2          | 2    | 1       | 9     | 1         | 14  | 2
         """,
     ),
     Spec(
@@ -311,6 +312,79 @@ SPECS = (
         """,
     ),
     Spec(
+        "Days that orders cover",
+        "The proportion of days covered (PDC): an order covers from its beginning to its end, as for `active`; what two "
+        "cover counts once. What is known to be stopped, completed or on hold covered at most until that was known.",
+        "medication",
+        """
+        ordered | code           | known   | until   | status    | intent | supply
+        2 00:00 | rxnorm:860975  | 2 00:00 | -       | active    | order  | 2
+        3 00:00 | rxnorm:860975  | 3 00:00 | -       | active    | order  | 2
+        7 00:00 | rxnorm:860975  | 7 00:00 | 8 00:00 | active    | order  | -
+        7 00:00 | rxnorm:860975  | 8 00:00 | -       | stopped   | order  | -
+        9 00:00 | rxnorm:1043400 | 9 00:00 | -       | active    | order  | 1
+        """,
+        {
+            "covered": 'metformin.proportion_covered(within="4d", assume="30d")',
+            "ingredients": 'medication(concept_set("rxnorm:6809", "rxnorm:161", ingredient=True)).count_ingredients()',
+        },
+        """
+        asked at | covered | ingredients
+        1 00:00  | 0       | 0
+        3 00:00  | 0.25    | 1
+        5 00:00  | 0.75    | 1
+        7 00:00  | 0.5     | 1
+        8 00:00  | 0.5     | 1
+        9 12:00  | 0.25    | 4
+        """,
+    ),
+    Spec(
+        "Rows of an encounter",
+        "`where(encounter_class=...)` keeps what belongs to an encounter that has begun and that K knows to be of the class.",
+        "condition",
+        """
+        onset   | code           | clinical | verification | category            | encounter
+        5 08:00 | icd10cm:E11.9  | active   | confirmed    | encounter-diagnosis | stay
+        5 09:00 | icd10cm:E11.65 | resolved | differential | problem-list-item   | -
+        """,
+        {
+            "inpatient": 't2dm.where(encounter_class="inpatient").count()',
+            "emergency": 't2dm.where(encounter_class="emergency").count()',
+            "resolved or differential": 't2dm.where(clinical_status="resolved", verification_status="differential").count()',
+        },
+        """
+        asked at | inpatient | emergency | resolved or differential
+        5 07:59  | 0         | 0         | 0
+        5 08:00  | 1         | 0         | 0
+        9 00:00  | 1         | 0         | 1
+        """,
+    ),
+    Spec(
+        "Days in hospital",
+        "How much of the window lies in an encounter. What two share counts once; one that is going on lasts until T.",
+        "encounter",
+        """
+        start   | class | status      | end
+        2 00:00 | IMP   | finished    | 4 00:00
+        3 00:00 | IMP   | finished    | 5 00:00
+        8 00:00 | IMP   | in-progress | -
+        8 00:00 | AMB   | finished    | 8 12:00
+        """,
+        {
+            "in a week": 'encounter("inpatient").days(within="7d")',
+            "in all": 'encounter("inpatient").days()',
+            "ambulatory": 'encounter("ambulatory").days()',
+        },
+        """
+        asked at | in a week | in all | ambulatory
+        2 00:00  | 0         | 0      | 0
+        3 12:00  | 1.5       | 1.5    | 0
+        6 00:00  | 3         | 3      | 0
+        9 00:00  | 4         | 4      | 0.5
+        10 00:00 | 4         | 5      | 0.5
+        """,
+    ),
+    Spec(
         "Encounters",
         "Planned and cancelled ones do not count.",
         "encounter",
@@ -374,14 +448,16 @@ SPECS = (
             "difference": "hba1c.last() - 6.5",
             "above": "hba1c.last() > 6.5",
             "below": "hba1c.last() < 6.5",
+            "at least 8": "hba1c.last() >= 8",
+            "at most 8": "hba1c.last() <= 8",
             "or 5": 'coalesce(hba1c.last(within="1d"), 5)',
         },
         """
-        asked at | ratio | by zero | difference | above | below | or 5
-        5 00:00  | -     | -       | -          | -     | -     | 5
-        5 08:00  | 1     | -       | 1.5        | true  | false | 8
-        6 08:00  | 0.75  | -       | -0.5       | false | true  | 6
-        8 00:00  | 0.75  | -       | -0.5       | false | true  | 5
+        asked at | ratio | by zero | difference | above | below | at least 8 | at most 8 | or 5
+        5 00:00  | -     | -       | -          | -     | -     | -          | -         | 5
+        5 08:00  | 1     | -       | 1.5        | true  | false | true       | true      | 8
+        6 08:00  | 0.75  | -       | -0.5       | false | true  | false      | true      | 6
+        8 00:00  | 0.75  | -       | -0.5       | false | true  | false      | true      | 5
         """,
     ),
 )
@@ -409,7 +485,7 @@ def markdown() -> str:
         over = ", ".join(table.replace("_", " ") for table in operator.tables)
         parts.append(f"| {name} | {over} | {operator.says} |\n")
     parts += [f"| {name} | patient | {says} |\n" for name, (_, says) in PATIENT_OPERATORS.items()]
-    parts += [f"| {name} | answers | {says} |\n" for name, (_, _, says) in EXPRESSIONS.items()]
+    parts += [f"| {name} | answers | {expression.says} |\n" for name, expression in EXPRESSIONS.items()]
     return "".join(parts)
 
 

@@ -91,6 +91,7 @@ def _observation(rows: LakeRows, line: dict[str, str], times: dict[str, Any]) ->
         "reference_low": float(line["low"]) if "low" in line else None,
         "reference_high": float(line["high"]) if "high" in line else None,
         "value_code_id": rows.code(line["coded"]) if "coded" in line else None,
+        "method_code_id": rows.code(line["method"]) if "method" in line else None,
     }
     value = float(line["value"]) if "value" in line else None
     return rows.observation("loinc:4548-4", value, line.get("unit"), **times, **more)
