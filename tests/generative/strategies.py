@@ -45,8 +45,23 @@ OBSERVATION_STATUSES = [
     "registered",
     "cancelled",
     "unknown",
+    "entered-in-error",
 ]
 VALUES = [0.0, 0.1, 0.2, 0.3, 7.1, 7.1, 8.4, 61.0, -3.5, 1e-7, 98.6, 123456.789, 1e16, 1e18, float("inf"), None]
+VALUE_TYPES = [
+    "Quantity",
+    "CodeableConcept",
+    "string",
+    "boolean",
+    "integer",
+    "Range",
+    "Ratio",
+    "SampledData",
+    "time",
+    "dateTime",
+    "Period",
+]
+PRECISIONS = ["year", "month", "day", "minute", "second", "subsecond", "derived"]
 CONDITION_CODES = ["icd10cm:E11.9", "icd10cm:E11.65", "icd10cm:I10"]
 CLINICAL = ["active", "recurrence", "relapse", "inactive", "remission", "resolved", None]
 VERIFICATION = ["confirmed", "unconfirmed", "provisional", "refuted", "differential", "entered-in-error", None]
@@ -54,7 +69,17 @@ VERIFICATION = ["confirmed", "unconfirmed", "provisional", "refuted", "different
 MEDICATION_CODES = ["rxnorm:860975", "rxnorm:6809", "rxnorm:1043400"]
 MEDICATION_STATUSES = ["active", "on-hold", "completed", "stopped", "cancelled", "unknown", "draft", "entered-in-error"]
 INTENTS = ["order", "original-order", "reflex-order", "filler-order", "instance-order", "plan", "proposal", "option"]
-ENCOUNTER_STATUSES = ["in-progress", "arrived", "triaged", "onleave", "finished", "planned", "cancelled"]
+ENCOUNTER_STATUSES = [
+    "in-progress",
+    "arrived",
+    "triaged",
+    "onleave",
+    "finished",
+    "planned",
+    "cancelled",
+    "entered-in-error",
+    "unknown",
+]
 CLASSES = ["IMP", "AMB", "EMER", "ACUTE", None]
 SOURCES = ["issued", "history", "last_updated", "received"]
 
@@ -140,14 +165,22 @@ def _patient(draw: st.Draw) -> dict[str, Any]:
 
 def _observation(draw: st.Draw) -> dict[str, Any]:
     code = draw(st.sampled_from([OBSERVATION_CODES[0]] * 3 + OBSERVATION_CODES))
+    value_type = draw(st.sampled_from(["Quantity"] * 8 + ["CodeableConcept"] * 6 + VALUE_TYPES))
+    has_number = value_type in ("Quantity", "integer")
     return {
         "code": code,
-        "value": draw(st.sampled_from(VALUES)),
-        "unit": draw(st.sampled_from([UNITS[code][0]] * 3 + UNITS[code])),
+        "value_type": value_type,
+        "value": draw(st.sampled_from(VALUES)) if has_number else None,
+        "unit": draw(st.sampled_from([UNITS[code][0]] * 3 + UNITS[code])) if value_type == "Quantity" else None,
+        "value_code_id": draw(st.sampled_from([1, 1, 2, 3])) if value_type == "CodeableConcept" else None,
+        "value_string": "7.1" if value_type in ("string", "time") else None,
+        "value_boolean": True if value_type == "boolean" else None,
+        "value_low": 7.1 if value_type == "Range" else None,
+        "value_json": "{}" if value_type in ("Ratio", "SampledData") else None,
+        "effective_precision": draw(st.sampled_from(PRECISIONS)),
         "status": draw(st.sampled_from(OBSERVATION_STATUSES[:3] * 6 + OBSERVATION_STATUSES)),
         "component": draw(st.sampled_from([0, 0, 1, 2])),
         "absent_reason": draw(st.sampled_from([None] * 8 + ["unknown"])),
-        "value_code_id": draw(st.sampled_from([None, 1, 1, 2, 3])),
         "value_comparator": draw(st.sampled_from([None, None, "<"])),
         "categories": draw(st.sampled_from([None, ["laboratory"], ["vital-signs", "laboratory"]])),
         "interpretations": draw(st.sampled_from([None, ["N"], ["H"], ["N", "LL"]])),

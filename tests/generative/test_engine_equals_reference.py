@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import pyarrow as pa
+import strategies
 from hypothesis import given, settings
 from lake_rows import LakeRows, memory_lake, refill
 from reference import Reference, same
@@ -20,6 +21,16 @@ from fhir_features.features.terms import create_members, ontologies
 
 INSTANT = pa.timestamp("us", tz="UTC")
 lake = cache(memory_lake)
+EVERY = {
+    ("observations", "status"): strategies.OBSERVATION_STATUSES,
+    ("observations", "value_type"): strategies.VALUE_TYPES,
+    ("observations", "effective_precision"): strategies.PRECISIONS,
+    ("conditions", "clinical_status"): strategies.CLINICAL,
+    ("conditions", "verification_status"): strategies.VERIFICATION,
+    ("medication_requests", "status"): strategies.MEDICATION_STATUSES,
+    ("medication_requests", "intent"): strategies.INTENTS,
+    ("encounters", "status"): strategies.ENCOUNTER_STATUSES,
+}
 Questions = list[tuple[str, str, dt.datetime, dt.datetime]]
 
 
@@ -96,3 +107,17 @@ def test_every_operator_is_generated() -> None:
 
     collect()
     assert seen == {*OPERATORS, *PATIENT_OPERATORS, *EXPRESSIONS}
+
+
+def test_every_status_precision_and_type_of_value_is_generated() -> None:
+    kept: dict[tuple[str, str], set[Any]] = {}
+
+    @settings(max_examples=200, derandomize=True)
+    @given(lake_rows())
+    def collect(rows: LakeRows) -> None:
+        for (table, column), values in EVERY.items():
+            seen = {row[column] for row in rows.tables[table]}
+            kept.setdefault((table, column), set()).update(seen & set(values))
+
+    collect()
+    assert kept == {key: set(values) for key, values in EVERY.items()}
