@@ -1,46 +1,105 @@
-"""How fast is the as-of engine? One command, one table; issue 3 names the data.
+"""How fast is the as-of engine, against what else could answer? One command a question, each with its peer.
 
-    python benchmarks/engine.py [--events 20000000] [--patients 50000] [--spine 200000] [--threads 2]
+    python benchmarks/engine.py lab       # 20 M results, 50,000 patients, 200,000 questions, 150 features; DuckDB alone
+    python benchmarks/engine.py dense     # the same results on 2,000 patients; DuckDB alone
+    python benchmarks/engine.py wide      # 1 M questions, 10 features, 50 M versions
+    python benchmarks/engine.py curves    # against questions, length of the window, history outside of it
+    python benchmarks/engine.py latest    # one latest value: Feast's own DuckDB store over the same results
+    python benchmarks/engine.py bytes     # threads, hash seeds, rows in another order: the same bytes?
 
-Made once, in a lake in a temporary folder: results of 10 codes with two clocks, a fifth of them known up to ten days
-late, 2 % corrected three days later. Measured are CPU seconds and peak memory from the lake's Parquet to Arrow, of 10
-codes x (last, mean, min, max, count) x (24 h, 30 d, 365 d) = 150 features, in a process of its own, three times.
+A lake is made once (`--keep FOLDER` keeps it): results of 10 codes with two clocks, a fifth of them known up to ten
+days late, 2 % corrected three days later; for Feast, which has one clock, neither. Each measurement is a process of its own: from Parquet to an Arrow table through
+`FeatureStore.get_historical_features`, without imports; CPU seconds of all threads, and the peak of resident memory.
+`--scale 0.1` takes a tenth of the rows and questions.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 CODES = ["2345-7", "2951-2", "2823-3", "2160-0", "3094-0", "718-7", "6690-2", "777-3", "4548-4", "1975-2"]
 UNITS = ["mg/dL", "mmol/L", "mmol/L", "mg/dL", "mg/dL", "g/dL", "10*3/uL", "10*3/uL", "%", "mg/dL"]
-START, YEARS = "2018-01-01", 5
+START, YEARS, DAY_S = "2018-01-01", 5, 86_400
+BUCKETS = 32
+
+CONFIG = """
+[warehouse]
+path = "."
+buckets = 32
+
+[sources.north]
+kind = "files"
+path = "in"
+site = "north"
+timezone = "UTC"
+"""
 
 
-def make_lake(folder: Path, events: int, patients: int) -> None:
+@dataclass(frozen=True)
+class Case:
+    """What is asked of which lake."""
+
+    events: int
+    patients: int
+    questions: int
+    operators: tuple[str, ...] = ("last", "mean", "min", "max", "count")
+    windows: tuple[str | None, ...] = ("24h", "30d", "365d")
+    codes: int = 10
+    threads: int = 2
+    two_clocks: bool = True
+    shuffled: bool = False
+    since_days: int = 365
+
+    def scaled(self, scale: float) -> Case:
+        """A case of fewer rows, patients and questions."""
+        sizes = {name: max(1, int(getattr(self, name) * scale)) for name in ("events", "patients", "questions")}
+        return replace(self, **sizes)
+
+    @property
+    def lake(self) -> str:
+        """The folder of its lake."""
+        return f"{self.events}-{self.patients}-{int(self.two_clocks)}{int(self.shuffled)}"
+
+
+LAB = Case(20_000_000, 50_000, 200_000)
+DENSE = replace(LAB, patients=2_000)
+WIDE = Case(49_000_000, 120_000, 1_000_000, operators=("last",), windows=("365d",))
+LATEST = Case(5_000_000, 50_000, 200_000, operators=("last",), windows=(None,), codes=1, two_clocks=False)
+
+
+def make_lake(folder: Path, case: Case) -> None:
     """Write the events, their corrections and closings in one commit."""
     from fhir_features.lake import bucket_sql, commit, writing
 
-    with writing(folder, buckets=32) as con, commit(con, "benchmark") as seq:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "fhir_features.toml").write_text(CONFIG)
+    bucket = bucket_sql("'north'", "patient_id", BUCKETS)
+    order = "hash(n)" if case.shuffled else "bucket, patient_id, code_id, effective_at"
+    with writing(folder / "lake", buckets=BUCKETS) as con, commit(con, "benchmark") as seq:
         con.execute("SELECT setseed(0.42)")
         con.execute(f"""
 CREATE TEMP TABLE drawn AS
 SELECT
   range AS n,
-  'p' || CAST(floor(random() * {patients}) AS INTEGER) AS patient_id,
-  CAST(floor(random() * {len(CODES)}) AS INTEGER) AS code,
-  TIMESTAMPTZ '{START}' + to_seconds(CAST(random() * {YEARS * 365 * 86400} AS BIGINT)) AS effective_at,
-  CASE WHEN random() < 0.2 THEN CAST(random() * 864000 AS BIGINT) ELSE 3600 END AS late,
+  'p' || CAST(floor(random() * {case.patients}) AS INTEGER) AS patient_id,
+  CAST(floor(random() * {case.codes}) AS INTEGER) AS code,
+  TIMESTAMPTZ '{START}' + to_seconds(CAST(random() * {YEARS * 365 * DAY_S} AS BIGINT)) AS effective_at,
+  CASE WHEN random() < {0.2 if case.two_clocks else 0} THEN CAST(random() * 864000 AS BIGINT) ELSE 3600 END AS late,
   round(random() * 100, 1) AS value,
-  random() < 0.02 AS is_corrected
-FROM range({events})""")
+  random() < {0.02 if case.two_clocks else 0} AS is_corrected
+FROM range({case.events})""")
         for index, (code, unit) in enumerate(zip(CODES, UNITS, strict=True)):
             con.execute(
                 "INSERT INTO lake.codings (code_id, ordinal, system, code, store_seq) VALUES (?, 0, ?, ?, ?)",
@@ -52,18 +111,18 @@ FROM range({events})""")
         con.execute(f"""
 INSERT INTO lake.observations BY NAME
 SELECT
-  'north' AS site, {bucket_sql("'north'", "patient_id", 32)} AS bucket, patient_id, 'o' || n AS resource_id, version,
-  1 AS state, effective_at, known_at, 'issued' AS known_at_source, 0 AS component, 'final' AS status, code AS code_id,
-  'Quantity' AS value_type, value AS value_number, code AS unit_id, {seq} AS store_seq
+  'north' AS site, {bucket} AS bucket, patient_id, 'o' || n AS resource_id, version, 1 AS state, effective_at, known_at,
+  'issued' AS known_at_source, 0 AS component, 'final' AS status, code AS code_id, 'Quantity' AS value_type,
+  value AS value_number, code AS unit_id, {seq} AS store_seq
 FROM (
   SELECT *, '1' AS version, effective_at + to_seconds(late) AS known_at FROM drawn
   UNION ALL
   SELECT * REPLACE (value + 1 AS value), '2', effective_at + to_seconds(late + 259200) FROM drawn WHERE is_corrected
 )
-ORDER BY bucket, patient_id, code_id, effective_at""")
+ORDER BY {order}""")
         con.execute(f"""
 INSERT INTO lake.closings
-SELECT 'north', {bucket_sql("'north'", "patient_id", 32)} AS bucket, patient_id, 'Observation', 'o' || n, '1', 1,
+SELECT 'north', {bucket} AS bucket, patient_id, 'Observation', 'o' || n, '1', 1,
   effective_at + to_seconds(late + 259200), 'superseded', '2', {seq}
 FROM drawn
 WHERE is_corrected
@@ -71,81 +130,272 @@ ORDER BY bucket""")
         con.execute("INSERT INTO lake.commits (store_seq) VALUES (?)", [seq])
 
 
-def measure(folder: Path, rows: int, patients: int, threads: int) -> dict[str, float]:
-    """Answer the spine once, in this process."""
+def questions(case: Case) -> Any:
+    """The spine: patients and instants drawn evenly over the years but the first."""
     import numpy as np
     import pyarrow as pa
 
-    from fhir_features import FeatureView, observation, patient
-    from fhir_features.features.compile import compile_features
-    from fhir_features.features.engine import answers, ask, stand_at
-    from fhir_features.features.terms import create_members, ontologies
-    from fhir_features.lake import reading
-
-    features = []
-    for code, unit in zip(CODES, UNITS, strict=True):
-        series = observation(f"loinc:{code}", unit=unit)
-        for operator in ("last", "mean", "min", "max", "count"):
-            for within in ("24h", "30d", "365d"):
-                value = getattr(series, operator)(within=within)
-                features.append(value.named(f"{operator}_{code.replace('-', '_')}_{within}"))
-    view = FeatureView(name="bench", entity=patient, features=features)
     random = np.random.default_rng(7)
-    start = np.datetime64(START, "us").astype("int64")
-    t = start + random.integers(365 * 86_400_000_000, YEARS * 365 * 86_400_000_000, rows)
-    instants = pa.array(t).cast(pa.timestamp("us", tz="UTC"))
-    spine = pa.table(
+    start, day = np.datetime64(START, "us").astype("int64"), DAY_S * 1_000_000
+    t = start + random.integers(case.since_days * day, YEARS * 365 * day, case.questions)
+    return pa.table(
         {
-            "question": pa.array(range(rows), pa.int64()),
-            "site": ["north"] * rows,
-            "patient_id": [f"p{n}" for n in random.integers(0, patients, rows)],
-            "t": instants,
-            "k": instants,
+            "patient_id": [f"p{n}" for n in random.integers(0, case.patients, case.questions)],
+            "event_timestamp": pa.array(t).cast(pa.timestamp("us", tz="UTC")),
         }
     )
-    before, begun = time.process_time(), time.perf_counter()
-    cells = 0
-    with reading(folder) as con:
-        con.execute(f"SET threads = {threads}")
-        stand_at(con, ontologies(), 1)
-        ask(con, spine)
-        plan = compile_features(view.features)
-        create_members(con, ontologies(), plan)
-        for answered in answers(con, ontologies(), plan):
-            cells += answered.num_rows * len(plan.features)
-    return {
-        "cpu_s": round(time.process_time() - before, 2),
-        "wall_s": round(time.perf_counter() - begun, 2),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "cells": cells,
+
+
+def names(case: Case) -> list[tuple[str, int, str, str | None]]:
+    """The features: name, number of the code, operator, window."""
+    return [
+        (f"{operator}_{code}_{window or 'ever'}", code, operator, window)
+        for code in range(case.codes)
+        for operator in case.operators
+        for window in case.windows
+    ]
+
+
+def ours(folder: Path, case: Case) -> Callable[[], Any]:
+    """The answers of the store."""
+    import duckdb
+
+    from fhir_features import FeatureStore, FeatureView, observation, patient
+
+    if case.threads != 2:
+        connect = duckdb.connect
+        duckdb.connect = lambda *given, **how: _with_threads(connect(*given, **how), case.threads)  # type: ignore[assignment]
+    features = []
+    for name, code, operator, window in names(case):
+        series = observation(f"loinc:{CODES[code]}", unit=UNITS[code])
+        features.append(getattr(series, operator)(within=window).named(name))
+    view = FeatureView(name="bench", entity=patient, features=features)
+    spine, store = questions(case), FeatureStore(folder)
+    return lambda: store.get_historical_features(spine, [view]).to_arrow()
+
+
+def _with_threads(con: Any, threads: int) -> Any:
+    con.execute(f"SET threads = {threads}")
+    return con
+
+
+def plain_duckdb(folder: Path, case: Case) -> Callable[[], Any]:
+    """The answers of one statement over the same tables, as somebody would write it by hand: join, filter, group."""
+    from fhir_features.lake import reading
+
+    spine = questions(case)
+    seconds = {"24h": DAY_S, "30d": 30 * DAY_S, "365d": 365 * DAY_S}
+    aggregates = {
+        "last": "arg_max(value_number, (effective_at, known_at, resource_id)) FILTER (WHERE {}) AS {}",
+        "mean": "CAST(sum(CAST(value_number AS DECIMAL(38, 9))) FILTER (WHERE {0}) AS DOUBLE)"
+        " / count(*) FILTER (WHERE {0}) AS {1}",
+        "min": "min(value_number) FILTER (WHERE {}) AS {}",
+        "max": "max(value_number) FILTER (WHERE {}) AS {}",
+        "count": "count(*) FILTER (WHERE {}) AS {}",
     }
+    columns = [
+        aggregates[operator].format(
+            f"code_id = {code} AND effective_at > t - to_seconds({seconds[window or '']})", name
+        )
+        for name, code, operator, window in names(case)
+    ]
+
+    def run() -> Any:
+        with reading(folder / "lake") as con:
+            con.register("spine", spine)
+            return con.execute(f"""
+WITH closed AS (
+  SELECT resource_id, version, min(closed_at) AS known_to FROM lake.closings GROUP BY ALL
+),
+asked AS (
+  SELECT row_number() OVER () AS question, patient_id, event_timestamp AS t FROM spine
+)
+SELECT question, {", ".join(columns)}
+FROM asked
+JOIN lake.observations USING (patient_id)
+LEFT JOIN closed USING (resource_id, version)
+WHERE effective_at <= t AND effective_at > t - to_seconds({max(seconds.values())})
+  AND known_at <= t AND (known_to > t OR known_to IS NULL)
+GROUP BY question
+ORDER BY question""").to_arrow_table()
+
+    return run
+
+
+def feast_latest(folder: Path, case: Case) -> Callable[[], Any]:
+    """The answers of an unmodified Feast, its DuckDB store over the results in Parquet, stamped with when they were
+    known; made so that "known last" and "drawn last" are the same."""
+    import datetime as dt
+    import warnings
+
+    warnings.simplefilter("ignore")
+    import feast
+    from feast.types import Float64, String
+
+    from fhir_features.lake import reading
+
+    file = folder / "latest.parquet"
+    if not file.exists():
+        with reading(folder / "lake") as con:
+            con.execute(f"""
+COPY (
+  SELECT patient_id, known_at AS event_timestamp, value_number AS value
+  FROM lake.observations ORDER BY patient_id, known_at
+) TO '{file}' (FORMAT parquet)""")
+    repository = folder / "feast"
+    repository.mkdir(exist_ok=True)
+    (repository / "feature_store.yaml").write_text(
+        "project: bench\nprovider: local\nregistry: registry.db\noffline_store:\n  type: duckdb\n"
+        "online_store:\n  type: sqlite\n  path: online.db\nentity_key_serialization_version: 3\n"
+    )
+    entity = feast.Entity(name="patient_id", join_keys=["patient_id"], value_type=feast.ValueType.STRING)
+    fields = [feast.Field(name="patient_id", dtype=String), feast.Field(name="value", dtype=Float64)]
+    source = feast.FileSource(name="results", path=str(file.absolute()), timestamp_field="event_timestamp")
+    view = feast.FeatureView(name="latest", entities=[entity], ttl=dt.timedelta(0), schema=fields, source=source)
+    store = feast.FeatureStore(repo_path=str(repository))
+    store.apply([entity, view])
+    frame = questions(case).to_pandas()
+    return lambda: store.get_historical_features(entity_df=frame, features=["latest:value"]).to_arrow()
+
+
+WAYS: dict[str, Callable[[Path, Case], Callable[[], Any]]] = {
+    "fhir_features": ours,
+    "DuckDB alone": plain_duckdb,
+    "Feast's DuckDB store": feast_latest,
+}
+
+
+def measure(way: str, folder: Path, case: Case, answer: Path) -> dict[str, Any]:
+    """One way to answer, once, in this process; the answer is kept for comparison."""
+    import pyarrow.parquet as pq
+
+    from fhir_features.features.content_hash import table_hash
+
+    run = WAYS[way](folder, case)
+    cpu, wall = time.process_time(), time.perf_counter()
+    table = run()
+    measured = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    pq.write_table(table, answer)
+    digest = table_hash(table).sha256[:16] if way == "fhir_features" else ""
+    return {name: round(value, 2) for name, value in measured.items()} | {"peak_mb": peak, "hash": digest}
+
+
+def in_a_process(way: str, root: Path, case: Case, *, seed: int = 0) -> dict[str, Any]:
+    """A measurement in a process of its own, in a lake that is made when it is not there."""
+    folder = root / case.lake
+    if not (folder / "lake" / "catalog.sqlite").exists():
+        make_lake(folder, case)
+    command = [
+        sys.executable,
+        __file__,
+        "measure",
+        "--way",
+        way,
+        "--keep",
+        str(root),
+        "--case",
+        json.dumps(asdict(case)),
+    ]
+    printed = subprocess.check_output(command, text=True, env={**os.environ, "PYTHONHASHSEED": str(seed)})
+    found: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return found
+
+
+def compare(root: Path, case: Case, peer: str, runs: int) -> None:
+    """Ours and a peer in turn; the medians, their ratio, and whether the answers are the same."""
+    found: dict[str, list[dict[str, Any]]] = {"fhir_features": [], peer: []}
+    for _ in range(runs):
+        for way, results in found.items():
+            results.append(in_a_process(way, root, case))
+            print(f"{way}: {results[-1]}", flush=True)
+    medians = {way: statistics.median(run["cpu_s"] for run in results) for way, results in found.items()}
+    print(f"median CPU s {medians}; {peer} takes {medians[peer] / medians['fhir_features']:.1f} times ours")
+    print(f"answers that differ: {differing(root / case.lake, peer)}")
+
+
+def differing(folder: Path, peer: str) -> str:
+    """How many answers of ours and of a peer are not the same; a question without rows is 0 or null with us."""
+    import duckdb
+
+    con = duckdb.connect()
+    mine = con.execute(f"SELECT * FROM '{_answer(folder, 'fhir_features')}'").to_arrow_table()
+    if peer == "Feast's DuckDB store":
+        sql = f"""
+SELECT count(*), count_if(a.last_0_ever IS DISTINCT FROM b.value)
+FROM '{_answer(folder, "fhir_features")}' a
+JOIN '{_answer(folder, peer)}' b USING (patient_id, event_timestamp)"""
+        rows, unequal = con.execute(sql).fetchone() or (0, 0)
+        return f"{unequal} of {rows}"
+    features = [name for name in mine.column_names if name not in ("site", "patient_id", "event_timestamp")]
+    unequal = " + ".join(
+        f"count_if(abs(coalesce(a.{name}, 0) - coalesce(b.{name}, 0)) > 1e-9 OR"
+        f" (nullif(a.{name}, 0) IS NULL) <> (nullif(b.{name}, 0) IS NULL))"
+        for name in features
+    )
+    sql = f"""
+SELECT {unequal}
+FROM (SELECT row_number() OVER () AS question, * FROM '{_answer(folder, "fhir_features")}') a
+LEFT JOIN '{_answer(folder, peer)}' b USING (question)"""
+    return f"{(con.execute(sql).fetchone() or (None,))[0]} of {mine.num_rows * len(features):,}"
+
+
+def _answer(folder: Path, way: str) -> Path:
+    return folder / f"answer-{way.split()[0].strip(chr(39))}.parquet"
+
+
+def curves(root: Path, scale: float) -> None:
+    """Cost against questions, against the window, and against history that no window reaches."""
+    base = LAB.scaled(0.25 * scale)
+    for factor in (1, 2, 4, 8):
+        case = replace(base, questions=base.questions * factor)
+        print(f"{case.questions} questions: {in_a_process('fhir_features', root, case)}", flush=True)
+    for window in ("24h", "30d", "365d", None):
+        case = replace(base, windows=(window,))
+        print(f"window {window}: {in_a_process('fhir_features', root, case)}", flush=True)
+    for days in (365, 1095, 1700):
+        case = replace(base, windows=("30d",), since_days=days)
+        print(f"questions from day {days} on, window 30d: {in_a_process('fhir_features', root, case)}", flush=True)
+
+
+def same_bytes(root: Path, scale: float) -> None:
+    """The hash of the answers, with other threads, hash seeds and orders of rows."""
+    base = replace(LAB.scaled(0.02 * scale), operators=("last", "mean", "std", "slope", "median"))
+    hashes = set()
+    for threads, seed, shuffled in ((2, 0, False), (1, 0, False), (2, 1, False), (1, 2, True), (2, 3, True)):
+        found = in_a_process("fhir_features", root, replace(base, threads=threads, shuffled=shuffled), seed=seed)
+        hashes.add(found["hash"])
+        print(f"threads {threads}, hash seed {seed}, shuffled {shuffled}: {found['hash']}", flush=True)
+    print("the same bytes" if len(hashes) == 1 else "DIFFERENT BYTES")
 
 
 def main() -> None:
-    """Make the lake, measure in processes of their own, print each run and the median."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--events", type=int, default=20_000_000)
-    arguments.add_argument("--patients", type=int, default=50_000)
-    arguments.add_argument("--spine", type=int, default=200_000)
-    arguments.add_argument("--threads", type=int, default=2)
-    arguments.add_argument("--runs", type=int, default=3)
-    arguments.add_argument("--lake", type=Path, help="Keep the lake here, and use it again.")
-    arguments.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
-    chosen = arguments.parse_args()
-    if chosen.measure:
-        print(json.dumps(measure(chosen.lake, chosen.spine, chosen.patients, chosen.threads)))
-        return
+    """Read the question, make what is missing, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("lab", "dense", "wide", "curves", "latest", "bytes", "measure"))
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--keep", type=Path, help="Keep the lakes here, and use them again.")
+    parser.add_argument("--way", help=argparse.SUPPRESS)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        lake = chosen.lake or Path(folder)
-        if not (lake / "catalog.sqlite").exists():
-            make_lake(lake, chosen.events, chosen.patients)
-        command = [sys.executable, __file__, "--measure", "--lake", str(lake)]
-        command += ["--spine", str(chosen.spine), "--patients", str(chosen.patients), "--threads", str(chosen.threads)]
-        runs = [json.loads(subprocess.check_output(command, text=True)) for _ in range(chosen.runs)]
-        for run in runs:
-            print(run)
-        medians = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
-        print(f"median of {len(runs)}: {medians}")
+        root = chosen.keep or Path(folder)
+        if chosen.what == "measure":
+            fields = json.loads(chosen.case)
+            case = Case(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+            place = root / case.lake
+            print(json.dumps(measure(chosen.way, place, case, _answer(place, chosen.way))))
+        elif chosen.what in ("lab", "dense"):
+            compare(root, {"lab": LAB, "dense": DENSE}[chosen.what].scaled(chosen.scale), "DuckDB alone", chosen.runs)
+        elif chosen.what == "latest":
+            compare(root, LATEST.scaled(chosen.scale), "Feast's DuckDB store", chosen.runs)
+        elif chosen.what == "wide":
+            print(in_a_process("fhir_features", root, WIDE.scaled(chosen.scale)))
+        elif chosen.what == "curves":
+            curves(root, chosen.scale)
+        else:
+            same_bytes(root, chosen.scale)
 
 
 if __name__ == "__main__":

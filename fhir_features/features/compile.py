@@ -16,6 +16,8 @@ from fhir_features.features import counting
 from fhir_features.features.nodes import Aggregate, Expression, Feature, Kind, Number, PatientFact, Rows, Value, Window
 from fhir_features.features.operators import ARROW_TYPES, EXPRESSIONS, OPERATORS, PATIENT_OPERATORS
 
+_SOURCE = f"CAST(coalesce(list_position({list(counting.KNOWN_AT_SOURCES)}, e.known_at_source), 0) AS UTINYINT)"
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -147,13 +149,13 @@ def _rows_of(table: str, chosen: tuple[Selection, ...], columns: dict[str, str])
     return f"""SELECT
   e.row_id,
   a.person,
-  {"m.selection" if chosen else "0"} AS selection,
+  CAST({"m.selection" if chosen else "0"} AS USMALLINT) AS selection,
   e.effective_at,
   e.known_at,
   greatest(e.known_at, a.since) AS visible_from,
   least(e.known_to, a.until) AS visible_to,
-  coalesce(list_position({list(counting.KNOWN_AT_SOURCES)}, e.known_at_source), 0) AS known_at_source,
-  {excluded} AS excluded{listed}
+  {_SOURCE} AS known_at_source,
+  CAST({excluded} AS UTINYINT) AS excluded{listed}
 FROM {table}_in($first_bucket, $last_bucket) e
 JOIN asked_people a
   ON a.bucket = e.bucket

@@ -66,9 +66,9 @@ def answers(
 
     `create_members` must have been called for the plan. A summary given counts the rows that were read.
     """
+    _create_asked_people(con)
     if "observations" in plan.asked:
         create_conversions(con, known, plan.selections["observations"])
-    _create_asked_people(con)
     size = questions_a_pass or max(1, _ANSWERS_A_PASS // len(plan.features))
     for first, last in _passes(con, plan, size):
         yield _Pass(con, plan, first, last, summary).answers()
@@ -79,7 +79,7 @@ def _create_asked_people(con: duckdb.DuckDBPyConnection) -> None:
     create_people(con)
     con.execute("""
 CREATE OR REPLACE TEMP TABLE persons AS
-SELECT site, patient_id, bucket, row_number() OVER (ORDER BY bucket, site, patient_id) - 1 AS person
+SELECT site, patient_id, bucket, CAST(row_number() OVER (ORDER BY bucket, site, patient_id) - 1 AS INTEGER) AS person
 FROM (SELECT DISTINCT site, patient_id, bucket FROM asked)""")
     con.execute("""
 CREATE OR REPLACE TEMP TABLE asked_people AS

@@ -314,4 +314,4 @@ def _sorted_by(person: Array, instant: Array) -> Array:
     begin, end = int(instant.min()), int(instant.max())
     if (end - begin + 1) * (int(person.max()) + 1) > NEVER:
         return np.lexsort((instant, person))
-    return np.argsort(person * (end - begin + 1) + (instant - begin), kind="stable")
+    return np.argsort(person.astype(np.int64) * (end - begin + 1) + (instant - begin), kind="stable")

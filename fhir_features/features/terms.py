@@ -164,7 +164,7 @@ def _pairs(con: duckdb.DuckDBPyConnection, known: Ontologies) -> list[tuple[Any,
 WITH pairs AS (
   SELECT DISTINCT code_id, unit_id
   FROM lake.observations
-  WHERE bucket IN (SELECT DISTINCT bucket FROM asked)
+  WHERE bucket IN (SELECT DISTINCT bucket FROM asked_people)
 ),
 loinc_codes AS (
   SELECT code_id, min(code) AS loinc
