@@ -8,8 +8,9 @@
     python benchmarks/engine.py bytes     # threads, hash seeds, rows in another order: the same bytes?
 
 A lake is made once (`--keep FOLDER` keeps it): results of 10 codes with two clocks, a fifth of them known up to ten
-days late, 2 % corrected three days later; for Feast, which has one clock, neither. Each measurement is a process of its own: from Parquet to an Arrow table through
-`FeatureStore.get_historical_features`, without imports; CPU seconds of all threads, and the peak of resident memory.
+days late, 2 % corrected three days later; for Feast, which has one clock, neither. Each measurement is a process of
+its own, from Parquet to an Arrow table through `FeatureStore.get_historical_features`, without imports: CPU seconds of
+all threads, and the peak of resident memory.
 `--scale 0.1` takes a tenth of the rows and questions.
 """
 
@@ -193,10 +194,9 @@ def plain_duckdb(folder: Path, case: Case) -> Callable[[], Any]:
         "max": "max(value_number) FILTER (WHERE {}) AS {}",
         "count": "count(*) FILTER (WHERE {}) AS {}",
     }
+    inside = "code_id = {} AND effective_at > t - to_seconds({})"
     columns = [
-        aggregates[operator].format(
-            f"code_id = {code} AND effective_at > t - to_seconds({seconds[window or '']})", name
-        )
+        aggregates[operator].format(inside.format(code, seconds[window or ""]), name)
         for name, code, operator, window in names(case)
     ]
 
@@ -224,7 +224,7 @@ ORDER BY question""").to_arrow_table()
 
 def feast_latest(folder: Path, case: Case) -> Callable[[], Any]:
     """The answers of an unmodified Feast, its DuckDB store over the results in Parquet, stamped with when they were
-    known; made so that "known last" and "drawn last" are the same."""
+    known, each an hour after it was drawn."""
     import datetime as dt
     import warnings
 
@@ -286,17 +286,8 @@ def in_a_process(way: str, root: Path, case: Case, *, seed: int = 0) -> dict[str
     folder = root / case.lake
     if not (folder / "lake" / "catalog.sqlite").exists():
         make_lake(folder, case)
-    command = [
-        sys.executable,
-        __file__,
-        "measure",
-        "--way",
-        way,
-        "--keep",
-        str(root),
-        "--case",
-        json.dumps(asdict(case)),
-    ]
+    command = [sys.executable, __file__, "measure", "--way", way, "--keep", str(root)]
+    command += ["--case", json.dumps(asdict(case))]
     printed = subprocess.check_output(command, text=True, env={**os.environ, "PYTHONHASHSEED": str(seed)})
     found: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return found
@@ -341,7 +332,7 @@ LEFT JOIN '{_answer(folder, peer)}' b USING (question)"""
 
 
 def _answer(folder: Path, way: str) -> Path:
-    return folder / f"answer-{way.split()[0].strip(chr(39))}.parquet"
+    return folder / f"answer-{list(WAYS).index(way)}.parquet"
 
 
 def curves(root: Path, scale: float) -> None:
