@@ -141,6 +141,7 @@ class FeatureStore:
         time zone; `site` may be absent when the configuration has one.
         Raises UsageError, LakeError.
         """
+        _check_instants(t=t, known_as_of=known_as_of)
         wanted, known = self._one_feature(feature)
         if site is None and len(self.sites) != 1:
             raise UsageError(f"there are {len(self.sites)} sites: name the patient's, one of {', '.join(self.sites)}")
@@ -176,8 +177,7 @@ class FeatureStore:
         of the instant itself; another schedule, or `lag("6h")` (also `"lag 6h"`): what if. T and K move back together.
         Raises SpineError, UsageError, LakeError.
         """
-        if known_as_of is not None and known_as_of.tzinfo is None:
-            raise UsageError("known_as_of has no time zone: give an instant such as '2024-03-05T14:00:00Z'")
+        _check_instants(known_as_of=known_as_of)
         wanted = requests(features, self.locked)
         with reading(self.lake) as con:
             for request in wanted:
@@ -236,3 +236,10 @@ class FeatureStore:
             return read_spine(entity_df, sites=self.sites)
         stand_at(con, ontologies(), store_seq)
         return anchored_rows(con, ontologies(), entity_df)
+
+
+def _check_instants(**instants: object) -> None:
+    """Refuse what is no instant with a time zone. Raises UsageError."""
+    for name, instant in instants.items():
+        if instant is not None and (not isinstance(instant, dt.datetime) or instant.tzinfo is None):
+            raise UsageError(f"{name} is no instant with a time zone: give a datetime that has one")

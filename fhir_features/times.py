@@ -61,4 +61,7 @@ def instant(text: str) -> dt.datetime:
         raise ValueError(f"'{text}' is not an instant: write it like '2024-03-05T14:00:00Z'") from None
     if moment.tzinfo is None:
         raise ValueError(f"'{text}' has no offset: add 'Z' or one such as '+01:00'")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"'{text}' is not within the years 1 to 9999 in UTC") from None

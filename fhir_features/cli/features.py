@@ -44,7 +44,7 @@ def list_views(config_path: str, with_earlier: bool, as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("view")
+@click.argument("view", metavar="VIEW[@VERSION]")
 @click.option("--sql", is_flag=True, help="Print the statement that answers the view.")
 @click.pass_obj
 def show_view(config_path: str, view: str, sql: bool) -> None:
@@ -52,7 +52,8 @@ def show_view(config_path: str, view: str, sql: bool) -> None:
     from fhir_features.store import FeatureStore
 
     store = FeatureStore(config_path)
-    print(store.sql(view) if sql else json.dumps(store.view(view).definition(), indent=2))
+    chosen = store.locked(view).view
+    print(store.sql(chosen) if sql else json.dumps(chosen.definition(), indent=2))
 
 
 @command.command("diff")

@@ -44,7 +44,8 @@ def command(
     VIEW@1a2b3c asks an earlier version of a view. Beside the output lies its receipt, NAME.receipt.json, from which
     `fhir-features reproduce` makes it again.
 
-    The summary is printed as JSON: {rows, unknown_patients, incomplete, excluded_values, known_at_source}.
+    The summary is printed as JSON: {rows, unknown_patients, incomplete, known_at_source, excluded_values, out_of_range,
+    absent}. `absent` are the features of whose codes the warehouse has no row.
     """
     from fhir_features.features.retrieval import check_output
     from fhir_features.store import FeatureStore
@@ -61,6 +62,8 @@ def command(
     print(json.dumps(vars(answered.summary), indent=2))
     if answered.summary.incomplete:
         print(f"warning: {answered.summary.incomplete:,} rows lie beyond the watermark", file=sys.stderr)
+    if absent := answered.summary.absent:
+        print(f"warning: the codes of {len(absent)} features are absent: {', '.join(absent)}", file=sys.stderr)
 
 
 def _entities(store: FeatureStore, named: str) -> str | Spine:

@@ -148,6 +148,10 @@ def read_serving(serving: str | Lag) -> Serving:
     """A lag, or the text of one (`lag 6h`), of `exact` or of a cadence. Raises UsageError."""
     if isinstance(serving, Lag):
         return serving
+    if not isinstance(serving, str):
+        raise UsageError(
+            f"serving is a text such as 'exact' or 'daily@02:00 UTC', or lag('6h'), not {type(serving).__name__}"
+        )
     word, _, rest = serving.strip().partition(" ")
     if word == "lag":
         return lag(rest)

@@ -31,6 +31,7 @@ _ANSWERS_A_PASS = 4_000_000
 _ROWS_A_PASS = 1_500_000
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_YEAR_1 = -62_135_596_800_000_000
 
 
 def stand_at(con: duckdb.DuckDBPyConnection, known: Ontologies, store_seq: int) -> None:
@@ -269,4 +270,5 @@ ORDER BY bucket""",
 
 
 def _instant(us: int) -> dt.datetime:
-    return _EPOCH + dt.timedelta(microseconds=int(us))
+    """An instant as a bound on rows, of which none is before the year 1: a serving can go back further."""
+    return _EPOCH + dt.timedelta(microseconds=max(int(us), _YEAR_1))

@@ -7,6 +7,7 @@ question asked twice is answered once.
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
@@ -105,19 +106,25 @@ def check_output(path: Path) -> None:
     """Refuse a file that a training set cannot be written to. Raises UsageError."""
     if path.suffix not in (".parquet", ".csv"):
         raise UsageError(f"{path} is neither .parquet nor .csv: name the output otherwise")
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent} to write {path.name} to: create it, or name another one")
 
 
 def write_rows(rows: pa.Table, path: Path) -> None:
-    """Write a table to a .parquet or .csv file. Raises UsageError for another kind."""
+    """Write a table to a .parquet or .csv file. Raises UsageError for another kind, or one that cannot be written."""
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+
     check_output(path)
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        pq.write_table(rows, path, compression="zstd")
-    else:
-        import pyarrow.csv as csv
-
-        csv.write_csv(rows, path)
+    try:
+        if path.suffix == ".parquet":
+            pq.write_table(rows, path, compression="zstd")
+        else:
+            csv.write_csv(rows, path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {os.strerror(error.errno or 0)}") from None
+    except pa.ArrowException:
+        raise UsageError(f"{path} cannot hold a column of the entity frame: write .parquet, or drop it") from None
 
 
 @dataclass(frozen=True)

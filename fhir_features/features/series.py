@@ -6,8 +6,10 @@ which is all of history up to T. Raises DefinitionError of one line.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from numbers import Real
+from typing import Any, Generic, NoReturn, TypeVar
 
 from fhir_features.errors import DefinitionError, did_you_mean
 from fhir_features.features.compile import kind_of
@@ -43,8 +45,14 @@ class Unnamed:
     def __truediv__(self, other: Unnamed | float) -> Unnamed:
         return expression("ratio", self, other)
 
+    def __rtruediv__(self, other: float) -> Unnamed:
+        return expression("ratio", other, self)
+
     def __sub__(self, other: Unnamed | float) -> Unnamed:
         return expression("difference", self, other)
+
+    def __rsub__(self, other: float) -> Unnamed:
+        return expression("difference", other, self)
 
     def __gt__(self, other: Unnamed | float) -> Unnamed:
         return expression("greater", self, other)
@@ -58,12 +66,16 @@ class Unnamed:
     def __le__(self, other: Unnamed | float) -> Unnamed:
         return expression("at_most", self, other)
 
+    def __bool__(self) -> NoReturn:
+        # Of `one and other` Python would keep the other alone.
+        raise DefinitionError("a feature has no truth before it is asked: 'and', 'or', 'not' and 1 < x < 2 say nothing")
+
 
 def expression(operator: str, *arguments: Unnamed | float) -> Unnamed:
     """A value made of numeric ones (`operators.EXPRESSIONS`)."""
     values: list[Value] = []
     for argument in arguments:
-        value = argument.value if isinstance(argument, Unnamed) else Number(number=argument)
+        value = argument.value if isinstance(argument, Unnamed) else Number(number=_finite(operator, argument))
         if kind_of(value) not in ("number", "count"):
             raise DefinitionError(f"a {operator} is of numbers: of features that give one, and of constants")
         values.append(value)
@@ -109,7 +121,7 @@ class Series(Generic[RowsT]):
         return self._ask("time_since_last", within)
 
     def _ask(self, operator: str, within: Within = None) -> Unnamed:
-        start = duration(within, "within") if isinstance(within, str) else None
+        start = None if within is None or isinstance(within, Window) else duration(within, "within")
         window = within if isinstance(within, Window) else Window(start_us=start)
         return Unnamed(Aggregate(rows=self.rows, operator=operator, window=window))
 
@@ -150,9 +162,12 @@ class ObservationSeries(Series[Observations]):
         """
         if (low is not None or high is not None) and self.rows.unit is None:
             raise DefinitionError("a range of values needs a unit: say observation(..., unit='mg/dL')")
+        low, high = (None if limit is None else _finite("where", limit) for limit in (low, high))
+        if low is not None and high is not None and low > high:
+            raise DefinitionError(f"where(low={low:g}, high={high:g}) is empty: low is the smaller one")
         asked = self._asking(
             sites=site,
-            statuses=status,
+            statuses=_of_code_system("status", status, RESULT_STATUSES),
             categories=category,
             interpretations=interpretation,
             encounter_classes=_classes(encounter_class),
@@ -248,8 +263,8 @@ class ConditionSeries(Series[Conditions]):
         asked = self._asking(
             sites=site,
             categories=category,
-            clinical_statuses=clinical_status,
-            verification_statuses=verification_status,
+            clinical_statuses=_of_code_system("clinical_status", clinical_status, CLINICAL_STATUSES),
+            verification_statuses=_of_code_system("verification_status", verification_status, VERIFICATION_STATUSES),
             encounter_classes=_classes(encounter_class),
         )
         return ConditionSeries(asked)
@@ -276,8 +291,8 @@ class MedicationSeries(Series[Medications]):
 
     def where(self, *, site: Words = None, status: Words = None, encounter_class: Words = None) -> MedicationSeries:
         """Only those of these sites or statuses, or of an encounter that K knows to be of this class."""
-        classes = _classes(encounter_class)
-        return MedicationSeries(self._asking(sites=site, statuses=status, encounter_classes=classes))
+        statuses, classes = _of_code_system("status", status, ORDER_STATUSES), _classes(encounter_class)
+        return MedicationSeries(self._asking(sites=site, statuses=statuses, encounter_classes=classes))
 
     def active(self, *, assume: str) -> Unnamed:
         """Whether an order covers T. `assume`: how long one lasts that says nothing about its end (TIME section C)."""
@@ -324,6 +339,19 @@ class EncounterSeries(Series[Encounters]):
         return self._ask("time_since_discharge")
 
 
+# https://hl7.org/fhir/R4/valueset-observation-status.html, and R5's `appended`.
+RESULT_STATUSES = (
+    "registered", "preliminary", "final", "amended", "corrected", "appended", "cancelled", "entered-in-error", "unknown"
+)  # fmt: skip
+# https://hl7.org/fhir/R4/valueset-medicationrequest-status.html
+ORDER_STATUSES = (
+    "active", "on-hold", "cancelled", "completed", "entered-in-error", "stopped", "draft", "unknown"
+)  # fmt: skip
+# https://hl7.org/fhir/R4/valueset-condition-clinical.html
+CLINICAL_STATUSES = ("active", "recurrence", "relapse", "inactive", "remission", "resolved")
+# https://hl7.org/fhir/R4/valueset-condition-ver-status.html
+VERIFICATION_STATUSES = ("unconfirmed", "provisional", "differential", "confirmed", "refuted", "entered-in-error")
+
 # HL7 v3 ActCode, value set ActEncounterCode: https://terminology.hl7.org/5.1.0/ValueSet-v3-ActEncounterCode.html
 ENCOUNTER_CLASSES: dict[str, tuple[str, ...]] = {
     "inpatient": ("ACUTE", "IMP", "NONAC"),
@@ -355,7 +383,22 @@ def _classes(words: Words) -> tuple[str, ...] | None:
     return tuple(code for word in listed for code in encounter_classes(word))
 
 
+def _of_code_system(name: str, words: Words, known: tuple[str, ...]) -> Words:
+    """Words as they are given; of another than FHIR has there would be no row ever."""
+    for word in (words,) if isinstance(words, str) else words or ():
+        if word not in known:
+            raise DefinitionError(f"{name}: '{word}' is none that FHIR has: {did_you_mean(word, known)}")
+    return words
+
+
+def _finite(what: str, number: object) -> float:
+    if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
+        said = number if isinstance(number, str | Real) else type(number).__name__
+        raise DefinitionError(f"{what}: '{said}' is no finite number")
+    return float(number)
+
+
 def _bounded(within: str | Window, operator: str) -> str | Window:
-    if isinstance(within, Window) and within.start_us is None:
+    if within is None or (isinstance(within, Window) and within.start_us is None):
         raise DefinitionError(f"{operator}() needs a window with a beginning, such as within='90d'")
     return within

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fhir_features.errors import SpineError
 from fhir_features.features.anchors import encounters, first, grid
@@ -21,10 +22,17 @@ TIME = "event_timestamp"
 KEYS = ("site", "patient_id")
 INSTANT = pa.timestamp("us", tz="UTC")
 
+# The years of FHIR and of Python, 1 to 9999, in microseconds since 1970.
+_EARLIEST, _LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
+_NO_CLOCK = f"column '{TIME}' has instants outside the years 1 to 9999, that no clock will show: drop those rows"
+
 
 def read_spine(entities: Any, *, sites: tuple[str, ...]) -> pa.Table:
     """The spine of an entity frame. `site` may be absent when `sites`, those of the configuration, is one."""
     table = _arrow(entities)
+    for name in table.column_names:
+        if table.column_names.count(name) > 1:
+            raise SpineError(f"the entity frame has two columns '{name}': rename one")
     if TIME not in table.column_names:
         raise SpineError(f"the entity frame has no column '{TIME}': add the instant to ask at, with a time zone")
     if "patient_id" not in table.column_names:
@@ -113,9 +121,13 @@ def _instants(table: pa.Table) -> pa.ChunkedArray:
         nanoseconds = column.cast(pa.int64()).to_numpy()
         return pa.chunked_array([pa.array(nanoseconds // 1000, pa.int64()).cast(INSTANT)])
     try:
-        return column.cast(INSTANT)
+        instants = column.cast(INSTANT)
     except pa.ArrowInvalid:
-        raise SpineError(f"column '{TIME}' has instants that no clock will show: drop those rows") from None
+        raise SpineError(_NO_CLOCK) from None
+    bounds = pc.min_max(instants.cast(pa.int64())).as_py()
+    if bounds["min"] < _EARLIEST or bounds["max"] > _LATEST:
+        raise SpineError(_NO_CLOCK)
+    return instants
 
 
 def _replaced(table: pa.Table, name: str, column: pa.ChunkedArray) -> pa.Table:

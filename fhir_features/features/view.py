@@ -59,7 +59,7 @@ class FeatureView(Node):
     @field_validator("features", mode="before")
     @classmethod
     def _are_named(cls, features: Any) -> Any:
-        for number, feature in enumerate(features, start=1):
+        for number, feature in enumerate(features if isinstance(features, list | tuple) else (), start=1):
             if isinstance(feature, Unnamed):
                 raise DefinitionError(f"feature {number} of the view has no name: add .named('...')")
         return features

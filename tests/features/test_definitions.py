@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,21 @@ HBA1C = observation("loinc:4548-4", unit="%")
         (lambda: observation("loinc:4548-4").where(low=4), "a range of values needs a unit"),
         (lambda: HBA1C.last() / patient.sex(), "a ratio is of numbers"),
         (lambda: coalesce(HBA1C.exists(), 1), "a coalesce is of numbers"),
+        (lambda: HBA1C.last(within=365), "within: '365' is not a duration"),
+        (lambda: HBA1C.last(within=dt.timedelta(days=365)), "within: '365 days, 0:00:00' is not a duration"),
+        (lambda: medication("rxnorm:6809").proportion_covered(within=None, assume="30d"), "a window with a beginning"),
+        (lambda: HBA1C.where(status="finall"), "status: 'finall' is none that FHIR has: did you mean 'final'?"),
+        (lambda: medication("rxnorm:6809").where(status=["active", "stoped"]), "did you mean 'stopped'?"),
+        (lambda: condition("icd10cm:E11").where(clinical_status="actve"), "did you mean 'active'?"),
+        (lambda: condition("icd10cm:E11").where(verification_status="confirm"), "did you mean 'confirmed'?"),
+        (lambda: HBA1C.where(low=9, high=4), "where(low=9, high=4) is empty"),
+        (lambda: HBA1C.where(high=float("nan")), "where: 'nan' is no finite number"),
+        (lambda: HBA1C.where(low="4"), "where: '4' is no finite number"),
+        (lambda: HBA1C.last() > float("inf"), "greater: 'inf' is no finite number"),
+        (lambda: HBA1C.last() / HBA1C.first().named("a"), "ratio: 'Feature' is no finite number"),
+        (lambda: HBA1C.last() > 1 and HBA1C.last() < 2, "has no truth before it is asked"),
+        (lambda: 1 < HBA1C.last() < 2, "has no truth before it is asked"),
+        (lambda: view(features=None), "features: Input should be"),
         (lambda: encounter("hospital"), "'hospital' is not an encounter class"),
         (lambda: condition(concept_set("icd10cm:E11"), descendants=True), "takes no descendants="),
         (lambda: view(HBA1C.last()), "feature 1 of the view has no name"),
@@ -76,6 +92,13 @@ def test_a_view_is_a_value() -> None:
     assert one == other
     assert one.version == other.version
     assert FeatureView(**json.loads(json.dumps(one.definition()))) == one
+
+
+def test_a_constant_may_stand_first() -> None:
+    ratio, difference = 1 / HBA1C.last(), 1 - HBA1C.last()
+    assert [type(each).__name__ for each in ratio.value.arguments] == ["Number", "Aggregate"]
+    assert (ratio.value.operator, difference.value.operator) == ("ratio", "difference")
+    assert difference.value.arguments == ratio.value.arguments
 
 
 def test_the_version_changes_with_what_changes_an_answer() -> None:

@@ -32,6 +32,47 @@ def test_from_definitions_to_a_training_set(project: Any) -> None:
     assert pq.read_table(output)["age"].to_pylist() == [53, 53, 53, None]
 
 
+def test_codes_that_nobody_has_are_warned_of(project: Any) -> None:
+    project.define(
+        "from fhir_features import FeatureView, observation, patient\n"
+        "hb = observation('loinc:718-7', unit='g/dL')\n"
+        "v = FeatureView(name='v', entity=patient, features=[hb.last().named('hb'), patient.age().named('age')])\n"
+    )
+    project.write(some_rows())
+    csv.write_csv(spine(), project.folder / "spine.csv")
+    output = str(project.folder / "out.csv")
+    got = run(project, "get", str(project.folder / "spine.csv"), "--features", "v", "--output", output)
+    assert got.stderr == "warning: the codes of 1 features are absent: hb\n"
+    assert json.loads(got.stdout)["absent"] == ["hb"]
+
+
+def test_an_earlier_version_is_shown(project: Any) -> None:
+    project.write(some_rows())
+    version = json.loads(run(project, "features", "list", "--json").stdout)[0]["version"]
+    was = run(project, "features", "show", "diabetes").stdout
+    run(project, "build")
+    project.define((project.folder / "feature_repo" / "features.py").read_text().replace("730d", "731d"))
+    assert run(project, "features", "show", "diabetes").stdout != was
+    assert run(project, "features", "show", f"diabetes@{version[:8]}").stdout == was
+
+
+def test_no_mistake_gives_a_traceback(project: Any) -> None:
+    project.write(some_rows())
+    file = str(project.folder / "spine.csv")
+    csv.write_csv(spine(), file)
+    nowhere = ("--output", str(project.folder / "nowhere" / "out.csv"))
+    early = "0001-01-01T00:00:00+14:00"
+    for arguments, says in (
+        (("get", file, "--features", "diabetes", *nowhere), "error: there is no folder "),
+        (("audit-leakage", file, "diabetes:age", "--value", "label", *nowhere), "error: there is no folder "),
+        (("explain", "diabetes:age", "--patient", "p1", "--at", early), f"error: '{early}' is not within the years "),
+    ):
+        refused = run(project, *arguments)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert refused.stderr.startswith(says)
+        assert refused.stderr.count("\n") == 1
+
+
 def test_a_mistake_is_one_line_and_an_exit_code(project: Any) -> None:
     unknown = run(project, "features", "show", "diabetis")
     assert (unknown.returncode, unknown.stdout) == (2, "")

@@ -179,6 +179,31 @@ def test_what_is_not_defined_is_refused(lake_of: Make, features: Any, says: str)
         lake_of(some_rows()).get_historical_features(spine(), features)
 
 
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"known_as_of": "2024-01-01T00:00:00Z"}, "known_as_of is no instant with a time zone"),
+        ({"known_as_of": dt.datetime(2024, 1, 1)}, "known_as_of is no instant with a time zone"),
+        ({"known_as_of": dt.date(2024, 1, 1)}, "known_as_of is no instant with a time zone"),
+        ({"serving": dt.timedelta(hours=6)}, "not timedelta"),
+    ],
+)
+def test_a_cut_off_of_another_type_is_refused(lake_of: Make, asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        lake_of(some_rows()).get_historical_features(spine(), ["diabetes"], **asked)
+
+
+def test_what_cannot_be_written_is_said_in_one_line(lake_of: Make, tmp_path: Path) -> None:
+    training = lake_of(some_rows()).get_historical_features(spine(tags=[["a"]] * 4), ["diabetes:age"])
+    with pytest.raises(UsageError, match="there is no folder"):
+        training.save(tmp_path / "nowhere" / "out.csv")
+    with pytest.raises(UsageError, match="cannot hold a column of the entity frame"):
+        training.save(tmp_path / "out.csv")
+    (tmp_path / "out.parquet").mkdir()
+    with pytest.raises(UsageError, match="cannot be written: Is a directory"):
+        training.save(tmp_path / "out.parquet")
+
+
 def test_two_views_with_a_feature_of_one_name_are_refused(lake_of: Make) -> None:
     other = FeatureView(name="other", entity=patient, features=[patient.age().named("age")])
     with pytest.raises(UsageError, match="two views give a feature 'age'"):

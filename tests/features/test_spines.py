@@ -71,6 +71,16 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "naive Python datetimes": (written([dt.datetime(2024, 1, 1)] * 2), "has no time zone"),
     "dates": (written([dt.date(2024, 1, 1)] * 2), "holds date32[day], not instants"),
     "instants that no clock shows": (frame(times=pa.array([2**60, 0], pa.timestamp("s", tz="UTC"))), "no clock will"),
+    "instants before the year 1": (
+        frame(times=pa.array([-70_000_000_000, 0], pa.timestamp("s", tz="UTC"))),
+        "no clock",
+    ),
+    "instants after 9999": (frame(times=pa.array([260_000_000_000, 0], pa.timestamp("s", tz="UTC"))), "no clock"),
+    "instants that are no number to DuckDB": (frame(times=pa.array([2**63 - 1, 0], INSTANT)), "no clock"),
+    "two columns of one name": (
+        pa.table([IDS, IDS, TIMES], ["patient_id", "patient_id", "event_timestamp"]),
+        "two col",
+    ),
     "numbers for instants": (frame(times=[1, 2]), "holds int64, not instants"),
     "bytes for ids": (frame([b"p1", b"p2"]), "holds binary, not text"),
 }
@@ -135,3 +145,8 @@ def test_the_edges_of_time_and_codes_that_nobody_has_are_answered(lake_of: Make)
         {**nothing, "count": 1, "age": 8029},
     ]
     assert (training.summary.unknown_patients, training.summary.incomplete) == (2, 2)
+
+
+def test_a_serving_may_go_back_to_before_the_year_1(lake_of: Make) -> None:
+    training = lake_of(some_rows()).get_historical_features(frame(), [VIEW], serving="lag 999999d")
+    assert training.to_arrow()["count"].to_pylist() == [None, None]
