@@ -208,7 +208,7 @@ def _first_rows(con: duckdb.DuckDBPyConnection, known: Ontologies, spine: FirstS
     """
     plan = compile_features((Feature(name="there_is", value=Aggregate(rows=spine.rows, operator="exists")),))
     create_members(con, known, plan)
-    con.execute(_beginnings(spine.rows.table))
+    con.execute(_beginnings(spine.rows))
     con.execute("CREATE OR REPLACE TEMP TABLE firsts (site VARCHAR, patient_id VARCHAR, event_timestamp TIMESTAMPTZ)")
     turns = (1, 1)
     while (questions := con.execute(_OPEN_QUESTIONS, turns).to_arrow_table()).num_rows:
@@ -221,13 +221,23 @@ def _first_rows(con: duckdb.DuckDBPyConnection, known: Ontologies, spine: FirstS
     return con.execute(_FIRST_ROWS).to_arrow_table()
 
 
-def _beginnings(table: str) -> str:
+def _beginnings(rows: Rows) -> str:
+    """The instants at which a row, and where its encounter is asked for that one too, begins to be known and true."""
+    table, instants, belongs = rows.table, "e.known_at, e.effective_at", ""
+    if getattr(rows, "encounter_classes", ()):
+        instants += ", s.known_at, s.effective_at"
+        belongs = """
+  JOIN encounters s
+    ON s.bucket = e.bucket
+    AND s.site = e.site
+    AND s.patient_id = e.patient_id
+    AND s.resource_id = e.encounter_id"""
     of_codes = "" if table == "encounters" else f"\n  WHERE e.code_id IN (SELECT code_id FROM {table}_members)"
     return f"""
 CREATE OR REPLACE TEMP TABLE beginnings AS
 WITH instants AS (
-  SELECT DISTINCT e.site, e.patient_id, greatest(e.known_at, e.effective_at) AS t
-  FROM {table} e{of_codes}
+  SELECT DISTINCT e.site, e.patient_id, greatest({instants}) AS t
+  FROM {table} e{belongs}{of_codes}
 )
 SELECT *, row_number() OVER (PARTITION BY site, patient_id ORDER BY t) AS turn
 FROM instants"""

@@ -315,6 +315,18 @@ def all_rows(con: duckdb.DuckDBPyConnection, rows: LakeRows) -> list[list[dict[s
     return [anchored_rows(con, ontologies(), anchored).to_pylist() for anchored in ANCHORED]
 
 
+def test_the_first_of_an_encounter_waits_for_its_class(con: duckdb.DuckDBPyConnection) -> None:
+    rows = LakeRows()
+    rows.patient()
+    stay(rows, "05 08", "05 10", until="06 00", class_code="EMER")
+    stay(rows, "05 08", "06 00", version="2", class_code="IMP")
+    rows.condition("icd10cm:E11", effective_at=jan("05 08"), known_at=jan("05 09"), encounter_id="stay")
+    diabetes = condition("icd10cm:E11")
+    assert asked(con, rows, spine.first(diabetes.where(encounter_class="emergency"))) == [("p1", "05 10")]
+    assert asked(con, rows, spine.first(diabetes.where(encounter_class="inpatient"))) == [("p1", "06 00")]
+    assert asked(con, rows, spine.first(diabetes.where(encounter_class="virtual"))) == []
+
+
 def test_a_shipped_spine_is_found_by_the_name_of_its_variable() -> None:
     assert load_spines(Path(__file__).parents[2] / "feature_repo") == {
         "admissions": spine.encounters("start+24h", class_="inpatient")
