@@ -7,6 +7,7 @@ that `[features]` names. Everything that computes is in the stages; this module 
 from __future__ import annotations
 
 import datetime as dt
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -175,6 +176,7 @@ class FeatureStore:
 
         `serving`: which answers the model has at a row's instant. None: those of each view's cadence; `"exact"`: those
         of the instant itself; another schedule, or `lag("6h")` (also `"lag 6h"`): what if. T and K move back together.
+        Warns of features over codes that the data has none of; `TrainingSet.summary.warnings` has all that is to know.
         Raises SpineError, UsageError, LakeError.
         """
         _check_instants(known_as_of=known_as_of)
@@ -183,7 +185,7 @@ class FeatureStore:
             for request in wanted:
                 record(self.history, request.locked)
             store_seq = newest_store_seq(con)
-            return retrieve(
+            training = retrieve(
                 con,
                 self._spine(con, entity_df, store_seq),
                 wanted,
@@ -192,6 +194,9 @@ class FeatureStore:
                 serving=serving,
                 spines=self.spines_kept,
             )
+        if training.summary.absent:
+            warnings.warn(training.summary.warnings[0], stacklevel=2)
+        return training
 
     def audit_leakage(self, table: Any, feature: str, *, value: str) -> Audit:
         """Could the values of a table that was made elsewhere have been known? Each row is judged.

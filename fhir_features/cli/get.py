@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,25 +46,25 @@ def command(
     `fhir-features reproduce` makes it again.
 
     The summary is printed as JSON: {rows, unknown_patients, incomplete, known_at_source, excluded_values, out_of_range,
-    absent}. `absent` are the features of whose codes the warehouse has no row.
+    absent}; what it has to warn of is said on stderr.
     """
     from fhir_features.features.retrieval import check_output
     from fhir_features.store import FeatureStore
 
     check_output(output)
     store = FeatureStore(config_path)
-    answered = store.get_historical_features(
-        _entities(store, entities),
-        list(names),
-        known_as_of=_instant(known_as_of) if known_as_of else None,
-        serving=serving,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        answered = store.get_historical_features(
+            _entities(store, entities),
+            list(names),
+            known_as_of=_instant(known_as_of) if known_as_of else None,
+            serving=serving,
+        )
     answered.save(output)
     print(json.dumps(vars(answered.summary), indent=2))
-    if answered.summary.incomplete:
-        print(f"warning: {answered.summary.incomplete:,} rows lie beyond the watermark", file=sys.stderr)
-    if absent := answered.summary.absent:
-        print(f"warning: the codes of {len(absent)} features are absent: {', '.join(absent)}", file=sys.stderr)
+    for line in answered.summary.warnings:
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def _entities(store: FeatureStore, named: str) -> str | Spine:

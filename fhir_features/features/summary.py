@@ -42,6 +42,20 @@ class Summary:
     absent: list[str] = field(default_factory=list)
 
     @property
+    def warnings(self) -> list[str]:
+        """What a person should hear of before using the training set, a line each; absent features first."""
+        said = []
+        if self.absent:
+            said.append(
+                f"{len(self.absent)} features are over codes that the data has none of: {', '.join(self.absent)}"
+            )
+        if self.excluded_values:
+            said.append(f"{self.excluded_values:,} numbers could not be brought to the unit of a feature: left out")
+        if self.incomplete:
+            said.append(f"{self.incomplete:,} rows lie beyond the watermark")
+        return said
+
+    @property
     def shares(self) -> dict[str, float]:
         """Share of event rows by known_at_source, the most frequent first."""
         total = self.known_at_source.total()

@@ -42,7 +42,7 @@ def test_codes_that_nobody_has_are_warned_of(project: Any) -> None:
     csv.write_csv(spine(), project.folder / "spine.csv")
     output = str(project.folder / "out.csv")
     got = run(project, "get", str(project.folder / "spine.csv"), "--features", "v", "--output", output)
-    assert got.stderr == "warning: the codes of 1 features are absent: hb\n"
+    assert got.stderr == "warning: 1 features are over codes that the data has none of: hb\n"
     assert json.loads(got.stdout)["absent"] == ["hb"]
 
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from lake_rows import LakeRows, at
 
-from fhir_features import FeatureStore, FeatureView, observation, patient
+from fhir_features import FeatureStore, FeatureView, condition, observation, patient
 from fhir_features.errors import SpineError, UsageError
 
 Make = Callable[[LakeRows], FeatureStore]
@@ -229,3 +229,29 @@ def test_values_of_other_units_are_converted_and_never_averaged_as_they_are(lake
     answered = lake_of(rows).get_historical_features(spine().slice(0, 1), [view])
     assert answered.to_arrow()["mean"].to_pylist() == [pytest.approx((90 + 180.156) / 2)]
     assert answered.summary.excluded_values == 2
+
+
+def test_a_feature_over_a_code_that_the_data_has_none_of_is_null_and_warned_of(lake_of: Any) -> None:
+    rows = LakeRows()
+    rows.patient()
+    rows.observation("loinc:4548-4", 7.0, "%", effective_at=at("2024-01-01"))
+    rows.observation("loinc:4548-4", 7.0, "kg", effective_at=at("2024-01-02"))
+    rows.observation("loinc:4548-4", 99.0, "%", effective_at=at("2024-01-03"))
+    rows.watermark(at("2025-01-01"))
+    rows.resolve()
+    view = FeatureView(
+        name="v",
+        entity=patient,
+        features=[
+            observation("loinc:4548-4", unit="%").where(low=3, high=20).max().named("hba1c"),
+            observation("loinc:2345-7", unit="mg/dL").last().named("glucose"),
+            condition("icd10cm:I10").count().named("hypertension"),
+        ],
+    )
+    spine = pa.table({"patient_id": ["p1"], "event_timestamp": pa.array([at("2024-06-01")])})
+    with pytest.warns(UserWarning, match="2 features are over codes that the data has none of: glucose, hypertension"):
+        answered = lake_of(rows).get_historical_features(spine, [view])
+    assert answered.to_arrow().select(["hba1c", "glucose", "hypertension"]).to_pylist() == [
+        {"hba1c": 7.0, "glucose": None, "hypertension": 0}
+    ]
+    assert (answered.summary.excluded_values, answered.summary.out_of_range) == (1, 1)
