@@ -14,6 +14,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from people_reference import same_person
+
 from fhir_features.ontology import load_ontologies
 
 Row = dict[str, Any]
@@ -50,6 +52,7 @@ class Reference:
         self.known = ontologies()
         self.concept_of: dict[int | None, str] = {}
         self.concepts_of = self._resolve()
+        self._person = cache(lambda *who: frozenset(same_person(tables, *who)))
 
     def answer(self, feature: Any, site: str, patient_id: str, t: dt.datetime, k: dt.datetime) -> Any:
         """The value of one feature."""
@@ -78,12 +81,13 @@ class Reference:
     # Which rows count
 
     def _visible(self, table: str, site: str, patient_id: str, k: dt.datetime) -> list[Row]:
-        """Rule 2, the clock of knowing: known_at <= K < known_to."""
+        """Rule 2, the clock of knowing: known_at <= K < known_to. Rule 13: of all records of the person, at K."""
+        records = {patient_id} if table == "patients" else self._person(site, patient_id, k)
         return [
             row
             for row in self.tables[table]
             if row["site"] == site
-            and row["patient_id"] == patient_id
+            and row["patient_id"] in records
             and row["known_at"] <= k
             and k < self._known_to(table, row)
         ]

@@ -129,7 +129,7 @@ def _known_from(
     """For each value the first K after T at which the answer at T was the value; null where it never was.
 
     `rows` are the questions that are asked again: with K at each instant at which anything that was true at T became
-    known or was closed. The answer can come and go, so all of them are asked.
+    known, to be of the person too, or was closed. The answer can come and go, so all of them are asked.
     """
     con.register("asked_again", rows)
     con.execute(_LATER.format(changes="\n  UNION ALL\n".join(_changes(table) for table in _tables(plan))))
@@ -154,9 +154,16 @@ def _tables(plan: Plan) -> list[str]:
 
 
 def _changes(table: str) -> str:
-    return f"""  SELECT site, patient_id, effective_at, unnest([known_at, known_to]) AS k
-  FROM {table}
-  WHERE (site, patient_id) IN (SELECT (site, patient_id) FROM asked_again)"""
+    # `people` stands since the answers at T: the records of all who are in the spine.
+    return f"""  SELECT
+    p.asked_site AS site, p.asked_patient_id AS patient_id, e.effective_at,
+    unnest([greatest(e.known_at, p.since), least(e.known_to, p.until)]) AS k
+  FROM {table} e
+  JOIN people p
+    ON p.site = e.site
+    AND p.bucket = e.bucket
+    AND p.patient_id = e.patient_id
+  WHERE (p.asked_site, p.asked_patient_id) IN (SELECT (site, patient_id) FROM asked_again)"""
 
 
 _LATER = """

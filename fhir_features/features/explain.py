@@ -2,12 +2,14 @@
 
 In go a feature and one question, and a connection that stands at a store_seq; out comes the answer and an Arrow table,
 a row for each version of each resource of the patient with a code of the feature, or with one that means nothing under
-the lock. The rules are those of the engine's own statement (`counting.rules`), told in the same order.
+the lock; where records are merged, of all records of the person. The rules are those of the engine's own statement
+(`counting.rules`), told in the same order.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +34,15 @@ _TYPE_OF = {table.name: resource_type for resource_type, table in EVENT_TABLES.i
 class Explanation:
     """The answer to a feature, and why.
 
-    `rows`: resource_type, resource_id, version, state, component, effective_at, known_at, known_to, known_at_source and
-    `verdict`: `counts`, or the rule by which the row was left out. Instants are UTC microseconds.
+    `rows`: resource_type, patient_id (the record that it is of), resource_id, version, state, component, effective_at,
+    known_at, known_to, known_at_source, `source_changed` (a result that it is made from was closed after it was known:
+    TIME rule 16) and `verdict`: `counts`, or the rule by which the row was left out. Instants are UTC microseconds.
+    `ties`: how many rows that count were true and known at the same instants as another (TIME rule 5).
     """
 
     answer: Any
     rows: pa.Table
+    ties: int
 
 
 def explain(
@@ -66,7 +71,61 @@ def explain(
         parts.append(con.execute(_verdicts(value)).to_arrow_table())
     if not parts:
         parts = [pa.table({name: pa.array([], pa.string()) for name in ("resource_type", "verdict")})]
-    return Explanation(answer, pa.concat_tables(parts))
+    return Explanation(answer, pa.concat_tables(parts), sum(_ties(part) for part in parts))
+
+
+def _ties(judged: pa.Table) -> int:
+    """How many of the rows that count for a value share both instants with another one."""
+    counting_rows = (row for row in judged.to_pylist() if row["verdict"] == COUNTS)
+    instants = Counter((row["effective_at"], row["known_at"]) for row in counting_rows)
+    return sum(number for number in instants.values() if number > 1)
+
+
+# The records of the person, and whether K knows them to be; the encounters of the classes asked for, as K knows them;
+# and the sources of results that were closed, each when it was.
+_OF_THE_PERSON = """WITH records AS (
+  SELECT
+    a.t, a.k, p.site, p.bucket, p.patient_id,
+    bool_or(coalesce(p.since <= a.k, true) AND coalesce(p.until > a.k, true)) AS is_same
+  FROM asked a
+  JOIN people p
+    ON p.asked_site = a.site
+    AND p.asked_patient_id = a.patient_id
+  GROUP BY ALL
+),
+stays AS (
+  SELECT n.resource_id
+  FROM records q
+  JOIN encounters n
+    ON n.site = q.site
+    AND n.patient_id = q.patient_id
+    AND n.bucket = q.bucket
+  WHERE q.is_same
+    AND n.known_at <= q.k
+    AND coalesce(n.known_to > q.k, true)
+    AND n.effective_at <= q.t
+    AND n.status IN {statuses}
+    AND n.class_code IN {classes}
+),
+closed_sources AS (
+  SELECT c.resource_id, c.closed_at
+  FROM records q
+  JOIN lake.closings c
+    ON c.site = q.site
+    AND c.patient_id = q.patient_id
+    AND c.bucket = q.bucket
+  WHERE c.resource_type = 'Observation'
+    AND c.closed_at <= q.k
+)"""
+
+_SOURCE_CHANGED = """EXISTS (
+    FROM closed_sources c
+    WHERE c.closed_at > e.known_at
+      AND list_contains(
+        list_transform(e.derived_from, lambda source: regexp_extract(source, 'Observation/([^/]+)', 1)),
+        c.resource_id
+      )
+  )"""
 
 
 def _verdicts(value: Aggregate) -> str:
@@ -74,12 +133,19 @@ def _verdicts(value: Aggregate) -> str:
     table = value.rows.table
     window = value.window
     begins = f"q.t - to_microseconds({window.start_us})" if window.start_us is not None else None
+    classes = getattr(value.rows, "encounter_classes", ())
     judged = {
+        "NOT q.is_same": "'its record was not known to be of the same person'",
         "e.known_at > q.k": "'it was not yet known'",
         "e.known_to <= q.k": "concat('it was closed: ', coalesce(r.reason, 'superseded'))",
         **{f"({rule}) IS NOT TRUE": literal(name) for name, rule in counting.rules(table, (value.rows,)).items()},
         f"e.effective_at > q.t - to_microseconds({window.end_us})": "'it lies after the window'",
     }
+    if classes:
+        judged["e.encounter_id IS NULL"] = "'it names no encounter'"
+        judged["e.encounter_id NOT IN (SELECT resource_id FROM stays)"] = (
+            "'its encounter is of another class, or was not known'"
+        )
     if begins:
         judged[f"e.effective_at <= {begins}"] = "'it lies before the window'"
     cases = "\n    ".join(f"WHEN {condition} THEN {verdict}" for condition, verdict in judged.items())
@@ -89,15 +155,20 @@ def _verdicts(value: Aggregate) -> str:
         if table == "encounters"
         else "(m.selection IS NOT NULL OR e.code_id NOT IN (SELECT code_id FROM resolved))"
     )
-    return f"""SELECT
+    of_the_person = _OF_THE_PERSON.format(
+        statuses=counting.listed(counting.ENCOUNTER_STATUSES), classes=counting.listed(classes or ("",))
+    )
+    return f"""{of_the_person}
+SELECT
   {literal(_TYPE_OF[table])} AS resource_type,
-  e.resource_id, e.version, e.state, {"e.component" if table == "observations" else "0 AS component"},
+  e.patient_id, e.resource_id, e.version, e.state, {"e.component" if table == "observations" else "0 AS component"},
   e.effective_at, e.known_at, e.known_to, e.known_at_source,
+  {_SOURCE_CHANGED if table == "observations" else "false"} AS source_changed,
   CASE
     {unmapped}{cases}
     ELSE {literal(COUNTS)}
   END AS verdict
-FROM asked q
+FROM records q
 JOIN {table} e
   ON e.site = q.site
   AND e.patient_id = q.patient_id

@@ -4,7 +4,8 @@ In go a plan whose members stand (`terms.create_members`), the view's cadence, a
 (`Span`); out comes the statement for the questions of some buckets. A patient is asked about at the instants in
 (built_to, reach] at which something became known or true, was closed, ended, or left a window (TIME rule 22), and at
 `news_at` where the store has learned something since the last build. A schedule answers all of these at its next
-instant, and what changes at every instant at each of its own.
+instant, and what changes at every instant at each of its own. The rows of a merged patient's other records count among
+his own while they are known to be his (TIME rule 13).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from fhir_features.features.compile import Plan, leaves
 from fhir_features.features.counting import ENDS_AT, MEMBERS
 from fhir_features.features.nodes import Aggregate, PatientFact
 from fhir_features.features.operators import INSTANT_OPERATORS
+from fhir_features.features.people import create_kin, create_people
 from fhir_features.features.spine import INSTANT
 from fhir_features.lake import EVENT_TABLES, literal
 
@@ -65,7 +67,7 @@ def next_instant(serving: Serving, after: dt.datetime, up_to: dt.datetime) -> dt
 
 
 def create_spans(con: duckdb.DuckDBPyConnection, plan: Plan, serving: Serving, spans: Sequence[Span]) -> None:
-    """Create the temporary tables that the statement reads: `spans`, and for a schedule `due`, its instants."""
+    """Create the temporary tables that the statement reads: `spans`, `linked_instants`, and `due` of a schedule."""
     con.execute("""
 CREATE OR REPLACE TEMP TABLE spans (
   site VARCHAR,
@@ -84,14 +86,12 @@ CREATE OR REPLACE TEMP TABLE spans (
         con.register("due_in", pa.table({"t": _due(serving, after, reach)}))
         con.execute("CREATE OR REPLACE TEMP TABLE due AS SELECT t FROM due_in ORDER BY t")
         con.unregister("due_in")
+    _create_linked_instants(con, plan)
 
 
 def questions_of(plan: Plan, serving: Serving) -> str:
     """The statement; its parameters are `first_bucket` and `last_bucket`, its rows (site, bucket, patient_id, t)."""
-    parts = [_instants_of_rows(plan, table) for table in plan.selections]
-    if plan.reads_encounters:
-        parts.append(_instants("encounters", "[e.end_at]"))
-    parts.append(_instants_of_patients(plan))
+    parts = [*_instants_of_events(plan, _OWN), _instants_of_patients(plan), _LINKED_INSTANTS]
     all_instants = "\n  UNION ALL\n".join(parts)
     return f"""WITH instants AS (
 {all_instants}
@@ -121,6 +121,10 @@ SELECT n.site, n.bucket, n.patient_id, s.news_at
 FROM news n
 JOIN spans s ON s.site = n.site"""
 
+
+_LINKED_INSTANTS = """  SELECT site, bucket, patient_id, is_news, is_restless, t
+  FROM linked_instants
+  WHERE bucket BETWEEN $first_bucket AND $last_bucket"""
 
 _AT_ONCE = "SELECT site, bucket, patient_id, t\nFROM changes"
 
@@ -169,7 +173,90 @@ def _values(plan: Plan) -> list[Aggregate | PatientFact]:
     return [value for feature in plan.features for value in leaves(feature.value)]
 
 
-def _instants_of_rows(plan: Plan, table: str) -> str:
+@dataclass(frozen=True)
+class _Whose:
+    """For whom rows are looked through: the keys of the patient, how a row is found to be his, and while it is."""
+
+    keys: str
+    join: str
+    since: str
+    until: str
+
+
+_OWN = _Whose("e.site, e.bucket, e.patient_id", "", "e.known_at", "e.known_to")
+_OF_LINKED = _Whose(
+    "a.site, a.bucket, a.patient_id",
+    """
+    JOIN aliases a
+      ON a.site = e.site
+      AND a.other_bucket = e.bucket
+      AND a.other_id = e.patient_id""",
+    "greatest(e.known_at, a.since)",
+    "least(e.known_to, a.until)",
+)
+
+
+def _create_linked_instants(con: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+    """Create the temporary table `linked_instants`: what the other records of merged patients give them to answer.
+
+    They lie in any bucket, and are few: they are found once a build. Where only the news of a link, or of a version
+    that was closed, concerns a patient, there is no instant.
+    """
+    con.execute("""
+CREATE OR REPLACE TEMP TABLE linked_instants (
+  site VARCHAR,
+  bucket USMALLINT,
+  patient_id VARCHAR,
+  is_news BOOLEAN,
+  is_restless BOOLEAN,
+  t TIMESTAMPTZ
+)""")
+    create_kin(con)
+    buckets = con.execute("SELECT DISTINCT other_bucket FROM kin ORDER BY other_bucket").fetchall()
+    if not buckets:
+        return
+    con.execute("CREATE OR REPLACE TEMP TABLE asked AS SELECT DISTINCT site, bucket, patient_id FROM kin")
+    create_people(con)
+    con.execute("""
+CREATE OR REPLACE TEMP TABLE aliases AS
+SELECT k.*, p.since, p.until
+FROM kin k
+JOIN people p
+  ON p.asked_site = k.site
+  AND p.asked_patient_id = k.patient_id
+  AND p.patient_id = k.other_id""")
+    for (bucket,) in buckets:
+        for part in (*_instants_of_events(plan, _OF_LINKED), _news_of_kin(plan)):
+            con.execute(f"INSERT INTO linked_instants\n{part}", {"first_bucket": bucket, "last_bucket": bucket})
+
+
+def _news_of_kin(plan: Plan) -> str:
+    """Whose other records, of some buckets, are stated anew or have had a version closed since the last build."""
+    return f"""  SELECT DISTINCT k.site, k.bucket, k.patient_id, true, false, NULL::TIMESTAMPTZ
+  FROM kin k
+  JOIN spans s ON s.site = k.site
+  JOIN (
+    SELECT site, bucket, patient_id, store_seq
+    FROM lake.closings
+    WHERE bucket BETWEEN $first_bucket AND $last_bucket
+      AND resource_type IN ({_types(plan)})
+    UNION ALL
+    SELECT site, bucket, patient_id, store_seq
+    FROM lake.patients
+    WHERE bucket BETWEEN $first_bucket AND $last_bucket
+  ) n
+    ON n.site = k.site
+    AND n.bucket = k.other_bucket
+    AND n.patient_id = k.other_id
+    AND n.store_seq > s.built_seq"""
+
+
+def _instants_of_events(plan: Plan, whose: _Whose) -> list[str]:
+    parts = [_instants_of_rows(plan, table, whose) for table in plan.selections]
+    return [*parts, _instants("encounters", "[e.end_at]", whose)] if plan.reads_encounters else parts
+
+
+def _instants_of_rows(plan: Plan, table: str, whose: _Whose) -> str:
     values = [value for value in _values(plan) if isinstance(value, Aggregate) and value.rows.table == table]
     windows = [value.window for value in values]
     edges = sorted({us for window in windows for us in (window.start_us, window.end_us) if us})
@@ -178,7 +265,7 @@ def _instants_of_rows(plan: Plan, table: str) -> str:
     moments += ends.get(table, [])
     is_restless = any(value.operator in INSTANT_OPERATORS for value in values)
     members = f"\n    JOIN {table}_members m ON {MEMBERS[table]}"
-    return _instants(table, f"[{', '.join(moments)}]", is_restless=is_restless, members=members)
+    return _instants(table, f"[{', '.join(moments)}]", whose, is_restless=is_restless, members=members)
 
 
 def _instants_of_patients(plan: Plan) -> str:
@@ -187,30 +274,32 @@ def _instants_of_patients(plan: Plan) -> str:
     day = "CAST(e.birth_date + to_years(n // 2) + to_days(n % 2) AS TIMESTAMPTZ)"
     birthdays = f"list_transform(range({2 * _LONGEST_LIFE}), lambda n: {day})" if "age" in operators else "[]"
     is_restless = not INSTANT_OPERATORS.isdisjoint(operators)
-    return _instants("patients", birthdays, begins="e.known_at", is_restless=is_restless)
+    return _instants("patients", birthdays, _OWN, is_true_from="e.known_at", is_restless=is_restless)
 
 
 def _instants(
     table: str,
     moments: str,
+    whose: _Whose,
     *,
-    begins: str = "greatest(e.known_at, e.effective_at)",
+    is_true_from: str = "e.effective_at",
     is_restless: bool = False,
     members: str = "",
 ) -> str:
     """One row an instant at which a version of a resource begins to count, ceases to, or changes its part."""
+    begins = f"greatest({whose.since}, {is_true_from})"
     return f"""  SELECT site, bucket, patient_id, is_news, is_restless, unnest(moments) AS t
   FROM (
     SELECT
-      e.site, e.bucket, e.patient_id,
+      {whose.keys},
       {str(is_restless).lower()} AS is_restless,
       s.answers_all OR {_is_news(table)} AS is_news,
       list_filter(
-        [{begins}, e.known_to] || {moments},
-        lambda t: t >= {begins} AND (t <= e.known_to OR e.known_to IS NULL)
+        [{begins}, {whose.until}] || {moments},
+        lambda t: t >= {begins} AND (t <= {whose.until} OR {whose.until} IS NULL)
       ) AS moments
     FROM {table} e
-    JOIN spans s ON s.site = e.site{members}
+    JOIN spans s ON s.site = e.site{whose.join}{members}
     WHERE e.bucket BETWEEN $first_bucket AND $last_bucket
   )"""
 

@@ -3,6 +3,7 @@
 In go a connection that stands at a store_seq and its table `asked` (site, bucket, patient_id, …); out comes the
 temporary table `people`, a row for each record asked for itself and one for each other record of the same person and
 each interval in which that was known (TIME rule 13). Nothing is rewritten: a link that is taken back ends its interval.
+Whose answers a link may ever have changed stands in the temporary table `kin`.
 """
 
 from __future__ import annotations
@@ -92,3 +93,44 @@ def create_people(con: duckdb.DuckDBPyConnection) -> None:
     another record counts for the one asked for while it is known itself and that interval lasts.
     """
     con.execute(_PEOPLE.format(bucket=bucket_sql("site", "patient_id", bucket_count(con))))
+
+
+_KIN = """
+CREATE OR REPLACE TEMP TABLE kin AS
+WITH RECURSIVE stated AS (
+  SELECT site, patient_id, unnest(list_concat(replaced_by, replaces)) AS other_id
+  FROM patients
+  WHERE len(list_concat(replaced_by, replaces)) > 0
+),
+links AS (
+  SELECT site, patient_id, other_id
+  FROM stated
+  UNION
+  SELECT site, other_id, patient_id
+  FROM stated
+),
+reached AS (
+  SELECT site, patient_id, other_id
+  FROM links
+  UNION
+  SELECT r.site, r.patient_id, l.other_id
+  FROM reached r
+  JOIN links l
+    ON l.site = r.site
+    AND l.patient_id = r.other_id
+)
+SELECT site, {bucket} AS bucket, patient_id, {other_bucket} AS other_bucket, other_id
+FROM reached
+WHERE other_id <> patient_id
+ORDER BY bucket, site, patient_id, other_id"""
+
+
+def create_kin(con: duckdb.DuckDBPyConnection) -> None:
+    """Create the temporary table `kin` (site, bucket, patient_id, other_bucket, other_id).
+
+    A row for each two records that a path of links has ever joined, whenever each was known, and those taken back too:
+    news of a link can concern records that no interval joins any more.
+    """
+    buckets = bucket_count(con)
+    bucket, other_bucket = (bucket_sql("site", name, buckets) for name in ("patient_id", "other_id"))
+    con.execute(_KIN.format(bucket=bucket, other_bucket=other_bucket))

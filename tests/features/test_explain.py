@@ -74,6 +74,65 @@ def test_the_patients_own_record_needs_no_rows(project: Any) -> None:
     assert (explained.answer, explained.rows.num_rows) == (53, 0)
 
 
+IN_HOSPITAL = """
+from fhir_features import FeatureView, observation, patient
+
+hba1c = observation("loinc:4548-4", unit="%").where(encounter_class="inpatient")
+diabetes = FeatureView(name="diabetes", entity=patient, features=[hba1c.last().named("in_hospital")])
+"""
+
+
+def test_a_row_of_no_encounter_of_the_class_does_not_count(project: Any) -> None:
+    rows = LakeRows()
+    rows.patient()
+    drawn = {"effective_at": at("2024-03-02")}
+    rows.encounter("IMP", resource_id="ward", **drawn)
+    rows.encounter("AMB", resource_id="clinic", **drawn)
+    rows.encounter("IMP", resource_id="unheard of", known_at=at("2024-03-20"), **drawn)
+    for name in ("ward", "clinic", "unheard of", None):
+        rows.observation("loinc:4548-4", 7.0, "%", resource_id=f"in {name}", encounter_id=name, **drawn)
+    project.define(IN_HOSPITAL)
+    project.write(rows)
+    explained = project.store.explain("diabetes:in_hospital", "p1", at("2024-03-10"))
+    assert {row["resource_id"]: row["verdict"] for row in explained.rows.to_pylist()} == {
+        "in ward": "counts",
+        "in clinic": "its encounter is of another class, or was not known",
+        "in unheard of": "its encounter is of another class, or was not known",
+        "in None": "it names no encounter",
+    }
+
+
+def test_a_result_whose_source_changed_since_is_flagged_and_counts(project: Any) -> None:
+    rows = LakeRows()
+    rows.patient()
+    drawn = {"effective_at": at("2024-03-01")}
+    for name, closed_at in {"before": "2024-03-02", "since": "2024-03-04", "after K": "2024-03-12"}.items():
+        source = rows.observation("loinc:2345-7", 7.0, "mg/dL", resource_id=name, **drawn)
+        rows.close(source, at(closed_at))
+        made = {"resource_id": f"from {name}", "derived_from": [f"Observation/{name}/_history/1"]}
+        rows.observation("loinc:4548-4", 7.0, "%", **made, **drawn, known_at=at("2024-03-03"))
+    project.write(rows)
+    rows_of = project.store.explain("diabetes:hba1c_last_1y", "p1", at("2024-03-10")).rows.to_pylist()
+    assert {row["resource_id"]: (row["verdict"], row["source_changed"]) for row in rows_of} == {
+        "from before": ("counts", False),
+        "from since": ("counts", True),
+        "from after K": ("counts", False),
+    }
+
+
+def test_ties_among_what_counts_are_counted(project: Any) -> None:
+    rows = LakeRows()
+    rows.patient()
+    drawn = {"effective_at": at("2024-03-01")}
+    for more in ({}, {}, {"known_at": at("2024-03-02")}, {"status": "cancelled"}):
+        rows.observation("loinc:4548-4", 7.0, "%", **drawn, **more)
+    project.write(rows)
+    assert project.store.explain("diabetes:hba1c_last_1y", "p1", at("2024-03-10")).ties == 2
+    question = ("explain", "diabetes:hba1c_last_1y", "--patient", "p1", "--at", "2024-03-10T00:00:00Z")
+    assert "2 rows that count are tied" in run(project, *question).stdout
+    assert "are tied" not in run(project, *question[:-1], "2024-02-01T00:00:00Z").stdout
+
+
 def test_one_feature_is_explained_at_a_time(project: Any) -> None:
     with pytest.raises(UsageError, match="'diabetes' has 5 features: name one"):
         project.store.explain("diabetes", "p1", at("2024-03-10"))

@@ -27,6 +27,9 @@ from fhir_features.ontology import concept_set
 
 ORIGIN = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
 PATIENTS = [("1", "11"), ("11", "1"), ("nörd", "o'neil"), ("1", "ПÄ"), ("1", '"')]
+# Those whose records may be merged: three of one site, so that there are chains and rings.
+LINKED_SITE = "1"
+LINKED = [who for who in PATIENTS if who[0] == LINKED_SITE]
 WINDOWS = [None, None, None, "12h", "1d", "7d", "30d", between("7d", "1d"), between("30d", "12h")]
 ANSWERS = ["snomed:266919005", "snomed:8517006", "snomed:449868002"]
 OBSERVATION_CODES = ["loinc:4548-4", "loinc:2345-7", "loinc:8310-5"]
@@ -111,9 +114,11 @@ def lake_rows(draw: st.Draw) -> LakeRows:
     for code in (*ANSWERS, *OBSERVATION_CODES, *CONDITION_CODES, *MEDICATION_CODES):
         rows.code(code)
     rows.resolve()
+    has_links = draw(st.sampled_from([False, False, True]))
     for site, patient_id in PATIENTS:
         if draw(st.booleans()):
-            _versions(draw, rows, rows.patient, {"resource_id": patient_id}, _patient, (site, patient_id))
+            parts = _linked_patient if has_links and site == LINKED_SITE else _patient
+            _versions(draw, rows, rows.patient, {"resource_id": patient_id}, parts, (site, patient_id))
         elif draw(st.booleans()):
             rows.patient(patient_id, site)
     for make, parts in (
@@ -124,7 +129,7 @@ def lake_rows(draw: st.Draw) -> LakeRows:
     ):
         for number in range(draw(st.integers(2, 10 if make == "observation" else 6))):
             resource_id = f"{make[0]}{number % 3}" if make == "encounter" else f"{make[0]}{number}"
-            who = draw(someone)
+            who = draw(st.sampled_from(LINKED) if has_links else someone)
             _versions(draw, rows, getattr(rows, make), {"resource_id": resource_id}, parts, who)
     return rows
 
@@ -161,6 +166,14 @@ def _patient(draw: st.Draw) -> dict[str, Any]:
         "sex": draw(st.sampled_from(["male", "female", "unknown", None])),
         "deceased": draw(st.sampled_from([None, False, True])),
     }
+
+
+def _linked_patient(draw: st.Draw) -> dict[str, Any]:
+    ends = {}
+    for end in ("replaced_by", "replaces"):
+        _, other_id = draw(st.sampled_from(LINKED))
+        ends[end] = draw(st.sampled_from([[], [other_id]]))
+    return {**_patient(draw), **ends}
 
 
 def _observation(draw: st.Draw) -> dict[str, Any]:
