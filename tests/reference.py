@@ -372,8 +372,8 @@ def code_of(operator: str, concepts: list[str]) -> str | None:
 def is_outside(row: Row) -> bool | None:
     """Whether a value is outside its reference range; None where there is none."""
     number, low, high = row["value_number"], row.get("reference_low"), row.get("reference_high")
-    if number is None or (low is None and high is None):
-        return False if not (low is None and high is None) else None
+    if number is None or not abs(number) <= 1e17 or (low is None and high is None):
+        return None
     return (low is not None and number < low) or (high is not None and number > high)
 
 

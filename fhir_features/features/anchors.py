@@ -20,8 +20,9 @@ from fhir_features.features.compile import compile_features
 from fhir_features.features.counting import ENCOUNTER_STATUSES, listed
 from fhir_features.features.engine import answers, ask
 from fhir_features.features.nodes import Aggregate, Encounters, Feature, Node, Rows
-from fhir_features.features.series import EncounterSeries, Series, duration, encounter_classes
+from fhir_features.features.series import EncounterSeries, Series, duration
 from fhir_features.features.terms import create_members
+from fhir_features.features.words import encounter_classes
 from fhir_features.ontology import Ontologies
 from fhir_features.times import instant
 

@@ -174,6 +174,7 @@ ROW_COLUMNS: dict[str, dict[str, str]] = {
         "abnormal": f"coalesce(list_has_any(e.interpretations, {list(ABNORMAL)}), false)",
         "outside": (
             "CASE\n"
+            f"    WHEN (abs(e.value_number) <= {MAGNITUDE:.0e}) IS NOT TRUE THEN -1\n"
             "    WHEN e.value_number < e.reference_low OR e.value_number > e.reference_high THEN 1\n"
             "    WHEN e.reference_low IS NOT NULL OR e.reference_high IS NOT NULL THEN 0\n"
             "    ELSE -1\n"

@@ -16,10 +16,10 @@ from fhir_features.features.series import (
     MedicationSeries,
     ObservationSeries,
     Unnamed,
-    encounter_classes,
     expression,
 )
 from fhir_features.features.terms import ontologies
+from fhir_features.features.words import encounter_classes
 from fhir_features.ontology import ConceptSet, concept_set
 
 _SYSTEMS = {

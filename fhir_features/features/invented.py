@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from fhir_features.errors import DefinitionError, did_you_mean
-from fhir_features.features.series import encounter_classes
 from fhir_features.features.terms import ontologies
+from fhir_features.features.words import encounter_classes
 from fhir_features.ontology import parse_concept
 
 ASKED = "asked at"

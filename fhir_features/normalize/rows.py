@@ -337,8 +337,8 @@ def _valued(v: fhir.Valued, path: str, dictionary: Dictionary) -> Row:
         kept.decode() or None,
         code(v.data_absent_reason),
         codes(v.interpretation),
-        ranged.low.value if ranged and ranged.low else None,
-        ranged.high.value if ranged and ranged.high else None,
+        _limit(ranged.low, quantity) if ranged else None,
+        _limit(ranged.high, quantity) if ranged else None,
         ranged.text if ranged else None,
     )
 
@@ -378,6 +378,14 @@ def _normal_range(ranges: list[fhir.ReferenceRange]) -> fhir.ReferenceRange | No
     https://hl7.org/fhir/R4/observation-definitions.html#Observation.referenceRange.type
     """
     return next((r for r in ranges if r.type is None or "normal" in codes([r.type])), None)
+
+
+def _limit(limit: fhir.Quantity | None, quantity: fhir.Quantity | None) -> float | None:
+    """The number of a limit that can be compared with a value as it is: in the same unit, or stated without one."""
+    if limit is None:
+        return None
+    units = {limit.code, limit.unit} - {None}
+    return limit.value if quantity is None or not units or units & {quantity.code, quantity.unit} else None
 
 
 def _contained_medication(m: fhir.MedicationRequest) -> fhir.CodeableConcept | None:

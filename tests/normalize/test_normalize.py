@@ -288,3 +288,21 @@ def test_the_synthea_sample_whole_and_once(tmp_path: Path) -> None:
     assert rows(config, "SELECT count(*) FROM observations") == [(8774,)]
     pull(config, ["s"])
     assert normalize(config) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [
+        ({"value": 12, "unit": "g/dL", "code": "g/dL"}, None),
+        ({"value": 120, "unit": "gram per litre", "code": "g/L"}, 120.0),
+        ({"value": 120}, 120.0),
+    ],
+)
+def test_a_limit_in_another_unit_than_the_value_is_no_limit(
+    tmp_path: Path, limit: dict[str, Any], kept: float | None
+) -> None:
+    haemoglobin = observation(
+        "hb", valueQuantity={"value": 140, "unit": "g/L", "code": "g/L"}, referenceRange=[{"low": limit}]
+    )
+    config = _normalized(tmp_path, haemoglobin)
+    assert rows(config, "SELECT reference_low FROM observations") == [(kept,)]
