@@ -56,6 +56,7 @@ class Ontologies:
         self._catalog = catalog
         self.units = Units()
         self._expanded: dict[ConceptSet, tuple[Concept, ...]] = {}
+        self._reached: dict[ConceptSet, tuple[Concept, ...]] = {}
 
     @property
     def lock(self) -> Lock:
@@ -128,7 +129,9 @@ class Ontologies:
     def reach(self, concepts: ConceptSet) -> tuple[Concept, ...]:
         """Every code that counts as in the set when it is met in data: the expansion, codes that maps translate into
         it for certain, and retired codes whose safe successor is in it. Sorted."""
-        return tuple(sorted(expand.reach(self._catalog, frozenset(self.expand(concepts)))))
+        if concepts not in self._reached:
+            self._reached[concepts] = tuple(sorted(expand.reach(self._catalog, frozenset(self.expand(concepts)))))
+        return self._reached[concepts]
 
     def digest(self, concepts: ConceptSet) -> str:
         """A hash of all in the lock that a feature over this set rests on, and of nothing else."""
