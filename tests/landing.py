@@ -32,9 +32,11 @@ def land(
     received_at: dt.datetime,
     *,
     since: dt.datetime | None = None,
+    backfill: bool = False,
     format: str = "ndjson",
 ) -> LandedRun:
-    """Land one run of the source `ward`, all of it received at one instant. `since` makes it an incremental pull."""
+    """Land one run of the source `ward`, all of it received at one instant. `since` makes it an incremental pull, and
+    `backfill` the history of patients who are new in it."""
     run_id = received_at.strftime("%Y%m%dT%H%M%S%fZ")
     folder = config.warehouse.path / "landing" / "ward" / run_id
     folder.mkdir(parents=True)
@@ -55,6 +57,7 @@ def land(
         lines=len(texts),
         bytes=path.stat().st_size,
         sha256=sha256_of(path),
+        backfill=backfill,
         receipts=(Receipt(first_line=1, received_at=received_at),),
     )
     landed = LandedType(request={}, since=since, watermark=received_at, complete=True, entries=len(texts), pages=1)

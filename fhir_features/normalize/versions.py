@@ -28,7 +28,8 @@ received AS (
     resource_type, resource_id, NULL AS version, version_id, outcome, withdrawn, NULL AS bucket, patient_id,
     NULL AS states, NULL AS known_at, last_updated,
     CASE WHEN regexp_full_match(version_id, '\\d{{1,18}}') THEN version_id::BIGINT END AS version_number,
-    received_at, content_hash, row_no, {source} AS source, {run_id} AS run_id, row_no AS file_row, false AS is_held
+    received_at, content_hash, row_no, {source} AS source, {run_id} AS run_id, row_no AS file_row, false AS is_held,
+    list_contains({backfills}, file_no) AS backfilled
   FROM staged_versions
   WHERE outcome <> 'quarantined' OR version_id IS NOT NULL OR last_updated IS NOT NULL
 )
@@ -88,10 +89,11 @@ named AS (
   WHERE repeats IS NOT TRUE OR is_held
 )
 SELECT
-  n.* EXCLUDE (anonymous_so_far, repeats),
+  n.* EXCLUDE (anonymous_so_far, repeats, backfilled),
   row_number() OVER beginnings AS place,
   count(*) OVER (PARTITION BY resource_type, resource_id) AS versions,
-  lag(version) OVER beginnings IS NOT NULL OR (n.last_updated > p.since) IS TRUE AS witnessed
+  lag(version) OVER beginnings IS NOT NULL
+    OR (n.last_updated > p.since AND NOT n.backfilled) IS TRUE AS witnessed
 FROM named n
 LEFT JOIN pulled_types p USING (resource_type)
 WINDOW beginnings AS (
@@ -106,7 +108,8 @@ def order_versions(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
     for resource_type, landed in run.types.items():
         con.execute("INSERT INTO pulled_types VALUES (?, ?)", [resource_type, landed.since])
     where = {"site": literal(run.site), "source": literal(run.source), "run_id": literal(run.run_id)}
-    con.execute(_CANDIDATES.format(**where))
+    backfills = [file_no for file_no, file in enumerate(run.files) if file.backfill]
+    con.execute(_CANDIDATES.format(**where, backfills=f"{backfills}::INTEGER[]"))
     con.execute(_ORDERED)
     con.execute("CREATE TEMP TABLE new_versions AS\nFROM ordered_versions\nWHERE NOT is_held")
 

@@ -40,7 +40,9 @@ class LandedFile(_Record):
     patient's name. `format` says how `read_lines` reads it. `resource_type` is the only type in it, or null;
     `resources` counts what is in it by type. `lines` are the lines that are not blank, or the entries of a bundle;
     from line `unreadable_from` on (blank ones counted) it cannot be read. `bytes` and `sha256` are of the landed
-    file, `original_sha256` of the file as it was found (a plain file is compressed).
+    file, `original_sha256` of the file as it was found (a plain file is compressed). `backfill`: it holds the whole
+    history of patients who were not asked about before, so that its type's `since` says nothing of when the resources
+    in it began.
     """
 
     name: str
@@ -53,6 +55,7 @@ class LandedFile(_Record):
     bytes: int
     sha256: str
     original_sha256: str | None = None
+    backfill: bool = False
     receipts: tuple[Receipt, ...]
 
 
@@ -60,13 +63,16 @@ class LandedType(_Record):
     """What a run knows of one resource type.
 
     `since` is the lower bound on meta.lastUpdated that held, null for a full read; `watermark` the instant up to which
-    the source has now been seen. `entries` were received in `pages`, repeats included.
+    the source has now been seen. `entries` were received in `pages`, repeats included. `history`: they were read by
+    the history of the type, which gives every version since `since`, deletions too
+    (https://hl7.org/fhir/R4/http.html#history).
     """
 
     request: dict[str, str]
     since: AwareDatetime | None
     watermark: AwareDatetime
     complete: bool
+    history: bool = False
     entries: int
     pages: int
     warnings: tuple[str, ...] = ()

@@ -226,6 +226,18 @@ def test_absurd_numbers_stop_nothing(tmp_path: Path) -> None:
     assert (summary.normalized, summary.quarantined) == (1, len(_ABSURD))
 
 
+@pytest.mark.parametrize(("backfill", "known"), [(False, ("last_updated", "05 15")), (True, ("issued", "05 14"))])
+def test_the_history_of_new_patients_is_not_witnessed_by_the_pull_that_brings_it(
+    tmp_path: Path, backfill: bool, known: tuple[str, str]
+) -> None:
+    """A first sight in an incremental pull is a beginning, unless the patient was not asked about before."""
+    config = warehouse(tmp_path)
+    result = observation(meta={"versionId": "3", "lastUpdated": "2024-03-05T15:00:00Z"})
+    land(config, [result], at(RUNS[0]), since=at("2024-03-05 12:00"), backfill=backfill)
+    normalize(config)
+    assert rows(config, "SELECT known_at_source, strftime(known_at, '%d %H') FROM observations") == [known]
+
+
 def test_a_landed_file_that_changed_is_refused(tmp_path: Path) -> None:
     from fhir_features.errors import LandingError
 
