@@ -62,23 +62,63 @@ class Warehouse(_Strict):
     buckets: int = Field(default=32, ge=1, le=4096)
 
 
-class Auth(_Strict):
-    """How to authenticate with a server. The secret comes from an environment variable or from a file."""
+def _plain_address(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an address that starts with http:// or https://")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("must be an address alone, without user, password, query or fragment: credentials go to auth")
+    return url
 
-    kind: Literal["none", "bearer", "basic"] = "none"
+
+Address = Annotated[str, AfterValidator(_plain_address)]
+
+
+class Auth(_Strict):
+    """How to authenticate with a server. Secrets and keys come from an environment variable or from a file.
+
+    - `bearer`: a token; `basic`: a user and a password.
+    - `smart`: SMART Backend Services, with the private key (PEM or JWK, RSA or P-384) whose public half is registered
+      there under `client_id`; `client-secret`: OAuth 2 client credentials. Both ask the token endpoint that the
+      server's SMART configuration names, or `token_url`, for `scopes`, by default those that read the source's types.
+    - `client_id` is also sent as Epic-Client-ID, which Epic asks for.
+    """
+
+    kind: Literal["none", "bearer", "basic", "smart", "client-secret"] = "none"
     user: str | None = None
+    client_id: str | None = None
     secret_env: str | None = None
     secret_file: Path | None = None
+    key_env: str | None = None
+    key_file: Path | None = None
+    kid: str | None = None
+    scopes: tuple[str, ...] | None = Field(default=None, min_length=1)
+    token_url: Address | None = None
 
     @model_validator(mode="after")
-    def _has_one_secret(self) -> Auth:
-        if self.kind == "none" and (self.user or self.secret_env or self.secret_file):
-            raise ValueError("auth needs kind 'bearer' or 'basic' with what it says")
-        if self.kind != "none" and (self.secret_env is None) == (self.secret_file is None):
-            raise ValueError(f"auth kind '{self.kind}' needs secret_env or secret_file, one of them")
-        if self.kind == "basic" and self.user is None:
-            raise ValueError("auth kind 'basic' needs user")
+    def _says_what_its_kind_needs(self) -> Auth:
+        said = {name for name in type(self).model_fields if name != "kind" and getattr(self, name) is not None}
+        if self.kind == "none":
+            if said:
+                raise ValueError("auth needs a kind, such as 'bearer', with what it says")
+            return self
+        secret, needed, possible = _AUTH[self.kind]
+        if len(said & {f"{secret}_env", f"{secret}_file"}) != 1:
+            raise ValueError(f"auth kind '{self.kind}' needs {secret}_env or {secret}_file, one of them")
+        if missing := [name for name in needed if name not in said]:
+            raise ValueError(f"auth kind '{self.kind}' needs {' and '.join(missing)}")
+        if strange := sorted(said - {f"{secret}_env", f"{secret}_file", *needed, *possible}):
+            raise ValueError(f"auth kind '{self.kind}' takes no {' and no '.join(strange)}")
         return self
+
+
+# What each kind of auth takes: the secret's name, what must be said besides, and what may be.
+_AUTH: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "bearer": ("secret", (), ("client_id",)),
+    "basic": ("secret", ("user",), ("client_id",)),
+    "smart": ("key", ("client_id",), ("kid", "scopes", "token_url")),
+    "client-secret": ("secret", ("client_id",), ("scopes", "token_url")),
+}
 
 
 class Source(_Strict):
@@ -99,7 +139,7 @@ class Source(_Strict):
     kind: Literal["search", "files"]
     site: str = Field(min_length=1)
     timezone: TimeZone
-    base_url: str | None = None
+    base_url: Address | None = None
     path: Path | None = None
     resource_types: tuple[ResourceType, ...] = RESOURCE_TYPES
     auth: Auth = Auth()
@@ -122,18 +162,6 @@ class Source(_Strict):
         if self.kind == "files" and (self.path is None or self.base_url is not None):
             raise ValueError("a source of kind 'files' needs path, and no base_url")
         return self
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_plain_address(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be an address that starts with http:// or https://")
-        if "@" in parts.netloc or parts.query or parts.fragment:
-            raise ValueError(
-                "must be an address alone, without user, password, query or fragment: credentials go to auth"
-            )
-        return url
 
     @field_validator("resource_types")
     @classmethod
@@ -244,7 +272,10 @@ def _with_absolute_paths(config: Config) -> Config:
             update={
                 "path": source.path and folder / source.path,
                 "auth": source.auth.model_copy(
-                    update={"secret_file": source.auth.secret_file and folder / source.auth.secret_file}
+                    update={
+                        "secret_file": source.auth.secret_file and folder / source.auth.secret_file,
+                        "key_file": source.auth.key_file and folder / source.auth.key_file,
+                    }
                 ),
             }
         )

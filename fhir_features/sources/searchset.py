@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from fhir_features.errors import FhirFeaturesError, SourceIncomplete, SourceNotFhir, SourceRefused
-from fhir_features.sources.client import Answer
 from fhir_features.sources.reading import NOT_JSON
+from fhir_features.sources.transport import Answer
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
 _NEWLINES = bytes.maketrans(b"\r\n", b"  ")

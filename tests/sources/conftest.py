@@ -7,12 +7,12 @@ import pytest
 from fhir_server import FhirServer
 
 from fhir_features.config import Config, load_config
-from fhir_features.sources import client
+from fhir_features.sources import transport
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FhirServer]:
-    monkeypatch.setattr(client, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(transport, "FIRST_PAUSE_S", 0.001)
     server = FhirServer()
     yield server
     server.stop()

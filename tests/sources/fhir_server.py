@@ -15,12 +15,14 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 @dataclass
 class Request:
-    """What the server was asked: path with query, path alone, parameters, headers."""
+    """What the server was asked: path with query, path alone, parameters, headers, and by which method with what."""
 
     target: str
     path: str
     parameters: dict[str, str]
     headers: dict[str, str]
+    method: str = "GET"
+    body: bytes = b""
 
 
 @dataclass
@@ -62,6 +64,8 @@ class FhirServer:
             def do_GET(self) -> None:
                 server._handle(self)
 
+            do_POST = do_DELETE = do_GET
+
             def log_message(self, *_: Any) -> None:
                 pass
 
@@ -100,7 +104,8 @@ class FhirServer:
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
         parts = urlsplit(handler.path)
         parameters = {key: values[-1] for key, values in parse_qs(parts.query).items()}
-        request = Request(handler.path, parts.path, parameters, dict(handler.headers.items()))
+        body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        request = Request(handler.path, parts.path, parameters, dict(handler.headers.items()), handler.command, body)
         self.requests.append(request)
         scripted = self.scripted(request)
         reply = scripted or Reply(body=self.bundle(request), headers={"Content-Type": "application/fhir+json"})

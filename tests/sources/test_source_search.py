@@ -23,7 +23,7 @@ from fhir_features.errors import (
     SourceRefused,
     SourceUnreachable,
 )
-from fhir_features.sources import LandedRun, client, landed_runs, pull, read_lines, search, verify_run
+from fhir_features.sources import LandedRun, landed_runs, pull, read_lines, search, transport, verify_run
 
 
 def runs(config: Config) -> list[LandedRun]:
@@ -320,18 +320,18 @@ def test_a_passing_fault_is_outlasted(server, searching, fault):
 
 @pytest.mark.parametrize("asked", ["18000", format_datetime(dt.datetime(2100, 1, 1, tzinfo=dt.UTC), usegmt=True)])
 def test_a_pause_that_a_server_asks_for_is_capped(server, searching, asked, monkeypatch):
-    monkeypatch.setattr(client, "LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(transport, "LONGEST_PAUSE_S", 0.01)
     server.scripted = lambda _: Reply(status=429, headers={"Retry-After": asked})
     with pytest.raises(SourceUnreachable):
         pull(searching())
-    assert len(server.requests) == client.TRIES
+    assert len(server.requests) == transport.TRIES
 
 
 def test_a_pause_is_at_least_as_long_as_the_server_asks(monkeypatch):
-    monkeypatch.setattr(client, "LONGEST_PAUSE_S", 100.0)
-    assert 7 <= client._pause_s(0, {"Retry-After": "7"}) < 100
+    monkeypatch.setattr(transport, "LONGEST_PAUSE_S", 100.0)
+    assert 7 <= transport.pause_s(1, {"Retry-After": "7"}) < 100
     soon = format_datetime(dt.datetime.now(dt.UTC) + dt.timedelta(seconds=40), usegmt=True)
-    assert 35 < client._pause_s(0, {"Retry-After": soon}) < 60
+    assert 35 < transport.pause_s(1, {"Retry-After": soon}) < 60
 
 
 def test_no_server_at_all_is_one_line(server, searching):
@@ -570,7 +570,7 @@ def test_a_link_that_makes_no_sense_is_one_line(server, searching, url, way):
 
 @pytest.mark.parametrize("header", ["²", "9" * 400, "Fri, 31 Dec 9999 23:59:59 -1200", "-5"])
 def test_headers_that_make_no_sense_do_no_harm(server, searching, monkeypatch, header):
-    monkeypatch.setattr(client, "LONGEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(transport, "LONGEST_PAUSE_S", 0.01)
     server.resources = patients(3)
     server.date = header
     replies = iter([Reply(status=429, headers={"Retry-After": header})])
