@@ -27,6 +27,7 @@ from fhir_features.errors import ConfigError, UsageError, did_you_mean
 from fhir_features.times import duration_us, time_zone
 
 FILE_NAME = "fhir_features.toml"
+_PROFILES = Path(__file__).parent / "sources" / "profiles"
 
 ResourceType = Literal[
     "Patient", "Encounter", "Observation", "Condition", "MedicationRequest", "Medication", "DiagnosticReport"
@@ -124,6 +125,13 @@ _AUTH: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 class Source(_Strict):
     """One FHIR server (`search`) or folder of files (`files`), and how its clocks are read (TIME rules 6 to 12).
 
+    - `profile`: what kind of server it is; gives what is not said of the keys from `page_size` to `categories`.
+    - `accurate_total`: whether it is asked to count what a search matches, so that a search that ends early is noticed.
+    - `last_updated`, `history`: whether it can be asked for what has changed, by search and by the history of a type.
+    - `per_patient`: types that it only gives patient by patient; `categories`: those that it wants each search of a
+      type to name.
+    - `next_hosts`: other hosts (`host` or `host:port`) that its links name, as servers behind a proxy do; such a link
+      is asked for at the host of `base_url`.
     - `known_at`: a policy for all, or one for a resource type (`Observation`) or a type and category
       (`Observation/laboratory`); `default` is the rules for witnessed versions and snapshots.
     - `trust_last_updated`: whether meta.lastUpdated is the server's own clock; `migrated_before`: an earlier
@@ -143,8 +151,15 @@ class Source(_Strict):
     path: Path | None = None
     resource_types: tuple[ResourceType, ...] = RESOURCE_TYPES
     auth: Auth = Auth()
-    page_size: int = Field(default=500, ge=1, le=10_000)
-    overlap: Duration = "5min"
+    profile: str = "generic"
+    page_size: int = Field(ge=1, le=10_000)
+    accurate_total: bool
+    overlap: Duration
+    last_updated: bool
+    history: bool
+    per_patient: tuple[ResourceType, ...] = ()
+    categories: dict[ResourceType, tuple[str, ...]] = {}
+    next_hosts: tuple[str, ...] = ()
     known_at: KnownAtPolicy | dict[str, KnownAtPolicy] = "default"
     trust_last_updated: bool = True
     migrated_before: AwareDatetime | None = None
@@ -154,6 +169,17 @@ class Source(_Strict):
     coding_lag: LagOrNone = "0"
     condition_category: Literal["encounter-diagnosis", "problem-list-item"] = "problem-list-item"
     midnight_is_date: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_from_its_profile_what_it_does_not_say(cls, said: Any) -> Any:
+        if not isinstance(said, dict):
+            return said
+        name = said.get("profile", "generic")
+        profiles = {path.stem: path for path in _PROFILES.glob("*.toml")}
+        if name not in profiles:
+            raise ValueError(f"unknown profile '{name}': {did_you_mean(str(name), profiles)}")
+        return tomllib.loads(profiles[name].read_text(encoding="utf-8")) | said
 
     @model_validator(mode="after")
     def _says_where(self) -> Source:
@@ -169,6 +195,14 @@ class Source(_Strict):
         if not types or len(set(types)) != len(types):
             raise ValueError("must name at least one resource type, and none twice")
         return types
+
+    @field_validator("next_hosts")
+    @classmethod
+    def _are_hosts_alone(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(:\d+)?", host):
+                raise ValueError(f"'{host}' is no host: write 'host' or 'host:port'")
+        return hosts
 
     @field_validator("known_at")
     @classmethod

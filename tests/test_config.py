@@ -56,6 +56,8 @@ def test_an_unknown_source_is_answered_with_the_nearest_name(tmp_path):
         ("[warehouse]\nbuckets = 0", "'warehouse.buckets': Input should be greater than or equal to 1"),
         (FILES + 'pth = "x"', "unknown key 'sources.ward.pth': did you mean 'path'?"),
         (FILES + 'auth = { kind = "bearer", token = "x" }', "unknown key 'sources.ward.auth.token'"),
+        (SEARCH + 'profile = "epik"', "'sources.ward': unknown profile 'epik': did you mean 'epic'?"),
+        (SEARCH + 'next_hosts = ["https://a.b"]', "'sources.ward.next_hosts': 'https://a.b' is no host: write"),
         (FILES + "resource_types = []", "'sources.ward.resource_types': must name at least one"),
         (FILES + 'resource_types = ["Patient", "Patient"]', "'sources.ward.resource_types': must name at least one"),
         (FILES + 'known_at = "recieved"', "'sources.ward.known_at': Input should be 'default'"),

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -34,24 +34,34 @@ CHECKPOINT = "unfinished.sqlite"
 _TABLES = (
     "CREATE TABLE run (plan TEXT NOT NULL)",
     "CREATE TABLE files (name TEXT PRIMARY KEY, record TEXT NOT NULL)",
-    "CREATE TABLE types (resource_type TEXT PRIMARY KEY, state TEXT NOT NULL)",
-    "CREATE TABLE receipts (resource_type TEXT NOT NULL, first_line INTEGER NOT NULL, received_at TEXT NOT NULL)",
+    "CREATE TABLE types (stem TEXT PRIMARY KEY, state TEXT NOT NULL)",
+    "CREATE TABLE receipts (stem TEXT NOT NULL, first_line INTEGER NOT NULL, received_at TEXT NOT NULL)",
+    "CREATE TABLE patients (number INTEGER PRIMARY KEY, id TEXT NOT NULL, known INTEGER NOT NULL)",
     "CREATE TABLE landed (content BLOB PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE scanned (resource BLOB PRIMARY KEY) WITHOUT ROWID",
 )
 
 
 class TypeState(msgspec.Struct):
-    """How far the search for one resource type has come. Instants are UTC.
+    """How far one resource type has been read, or the backfill of it. Instants are UTC.
 
-    `next_url` is the page to read next, null for the first of a scan (no `scan_pages` yet) and
-    after its last. `ids` counts the distinct ids of this scan,
-    `total` is the largest Bundle.total that it gave, `barren` the pages since the last one with a new id. `lines` and
-    `bytes` are what counts of the landed file, `entries` and `pages` what was received for it, over all scans.
+    `request` is what every search of it says, `since` the lower bound on meta.lastUpdated that held, `history` whether
+    the history of the type is read. It may take many searches (one a patient and category): `done` are read, and in
+    `unknown` of them the server did not know the patient.
+
+    Of the search that is being read: `next_url` is the page to read next, null for the first of a scan (no `scan_pages`
+    yet) and after its last; `ids` counts the distinct ids of this scan, `total` is the largest Bundle.total that it
+    gave, `barren` the pages since the last one with a new id. `lines` and `bytes` are what counts of the landed file,
+    `entries` and `pages` what was received for it, over all searches and scans.
     """
 
+    resource_type: str
     request: dict[str, str]
     since: dt.datetime | None
+    backfill: bool = False
+    history: bool = False
+    done: int = 0
+    unknown: int = 0
     watermark: dt.datetime | None = None
     next_url: str | None = None
     scan_pages: int = 0
@@ -64,6 +74,11 @@ class TypeState(msgspec.Struct):
     pages: int = 0
     warnings: list[str] = []
     complete: bool = False
+
+    @property
+    def stem(self) -> str:
+        """What names it in a run: the beginning of its file's name."""
+        return f"{self.resource_type}-backfill" if self.backfill else self.resource_type
 
     def warn(self, text: str) -> None:
         """Keep a warning, once."""
@@ -119,21 +134,47 @@ class OpenRun:
         """Count a file that lies in the folder, whole and synced."""
         self._database.execute("INSERT INTO files VALUES (?, ?)", (file.name, file.model_dump_json()))
 
-    def type_state(self, resource_type: str) -> TypeState | None:
-        """How far a type has come; None before its first page."""
-        row = self._database.execute("SELECT state FROM types WHERE resource_type = ?", (resource_type,)).fetchone()
-        return row and msgspec.json.decode(row[0], type=TypeState)
+    def type_state(self, new: TypeState) -> TypeState:
+        """How far a type has come that would begin as `new`."""
+        row = self._database.execute("SELECT state FROM types WHERE stem = ?", (new.stem,)).fetchone()
+        return msgspec.json.decode(row[0], type=TypeState) if row else new
 
-    def begin_scan(self, resource_type: str, state: TypeState) -> None:
-        """Start reading a type from its first page; what is landed of it stays, and is not landed again."""
+    def set_patients(self, patients: Iterable[tuple[str, bool]]) -> None:
+        """Keep whom to ask about: ids and whether they were asked about before, which one of several words decides."""
+        with self._transaction():
+            self._database.execute("CREATE TEMP TABLE named (id TEXT PRIMARY KEY, known INTEGER)")
+            self._database.executemany(
+                "INSERT INTO named VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET known = max(known, excluded.known)",
+                patients,
+            )
+            self._database.execute(
+                "INSERT INTO patients (id, known) SELECT id, known FROM named ORDER BY known DESC, rowid"
+            )
+            self._database.execute("DROP TABLE named")
+
+    def count_patients(self) -> tuple[int, int]:
+        """How many patients there are to ask about, and how many of them were asked about before: the first ones."""
+        count, known = self._database.execute("SELECT count(*), coalesce(sum(known), 0) FROM patients").fetchone()
+        return int(count), int(known)
+
+    def patient(self, number: int) -> str:
+        """The id of a patient to ask about, by number from 1."""
+        (id,) = self._database.execute("SELECT id FROM patients WHERE number = ?", (number,)).fetchone()
+        return str(id)
+
+    def next_search(self, state: TypeState) -> None:
+        """Count a search as read, and begin the next one of its type."""
+        state.done += 1
+        self.begin_scan(state)
+
+    def begin_scan(self, state: TypeState) -> None:
+        """Start reading a search from its first page; what is landed of it stays, and is not landed again."""
         state.next_url, state.scan_pages, state.ids, state.total, state.barren = None, 0, 0, None, 0
         with self._transaction():
             self._database.execute("DELETE FROM scanned")
-            self._save(resource_type, state)
+            self._save(state)
 
-    def store_page(
-        self, resource_type: str, state: TypeState, resources: Sequence[tuple[bytes, bytes]], received_at: dt.datetime
-    ) -> None:
+    def store_page(self, state: TypeState, resources: Sequence[tuple[bytes, bytes]], received_at: dt.datetime) -> None:
         """Land the resources (identity, line) of a page that are not landed yet, and count the page.
 
         Two resources are the same when their bytes are: these hold type, id and version, and a version whose content
@@ -143,30 +184,30 @@ class OpenRun:
             new_ids = sum(self._add("scanned", "resource", identity) for identity, _ in resources)
             lines = [line for _, line in resources if self._add("landed", "content", hashlib.sha256(line).digest())]
             if lines:
-                receipt = (resource_type, state.lines + 1, received_at.isoformat())
+                receipt = (state.stem, state.lines + 1, received_at.isoformat())
                 self._database.execute("INSERT INTO receipts VALUES (?, ?, ?)", receipt)
-                self._append(self._path(resource_type), state, lines)
+                self._append(self._path(state), state, lines)
             state.ids += new_ids
             state.barren = 0 if new_ids else state.barren + 1
             state.entries += len(resources)
             state.pages += 1
             state.scan_pages += 1
-            self._save(resource_type, state)
+            self._save(state)
 
-    def finish_type(self, resource_type: str, state: TypeState) -> None:
+    def finish_type(self, state: TypeState) -> None:
         """Record the file of a type that has been read completely."""
         state.complete = True
-        path = self._path(resource_type)
+        path = self._path(state)
         with self._transaction():
             if state.lines:
                 os.truncate(path, state.bytes)
-                self.add_file(self._searched_file(resource_type, state, path))
+                self.add_file(self._searched_file(state, path))
             self._database.execute("DELETE FROM landed")
             self._database.execute("DELETE FROM scanned")
-            self._save(resource_type, state)
+            self._save(state)
 
-    def _path(self, resource_type: str) -> Path:
-        return self.folder / f"{resource_type}-0001.ndjson.zst"
+    def _path(self, state: TypeState) -> Path:
+        return self.folder / f"{state.stem}-0001.ndjson.zst"
 
     def _append(self, path: Path, state: TypeState, lines: list[bytes]) -> None:
         frame = zstandard.ZstdCompressor().compress(b"\n".join(lines) + b"\n")
@@ -180,18 +221,19 @@ class OpenRun:
         state.bytes += len(frame)
         state.lines += len(lines)
 
-    def _searched_file(self, resource_type: str, state: TypeState, path: Path) -> LandedFile:
+    def _searched_file(self, state: TypeState, path: Path) -> LandedFile:
         receipts = self._database.execute(
-            "SELECT first_line, received_at FROM receipts WHERE resource_type = ? ORDER BY first_line", (resource_type,)
+            "SELECT first_line, received_at FROM receipts WHERE stem = ? ORDER BY first_line", (state.stem,)
         )
         return LandedFile(
             name=path.name,
             format="ndjson",
-            resource_type=resource_type,
-            resources={resource_type: state.lines},
+            resource_type=state.resource_type,
+            resources={state.resource_type: state.lines},
             lines=state.lines,
             bytes=state.bytes,
             sha256=sha256_of(path),
+            backfill=state.backfill,
             receipts=tuple(
                 Receipt(first_line=first, received_at=dt.datetime.fromisoformat(at)) for first, at in receipts
             ),
@@ -200,8 +242,8 @@ class OpenRun:
     def _add(self, table: str, column: str, key: bytes) -> int:
         return self._database.execute(f"INSERT OR IGNORE INTO {table} ({column}) VALUES (?)", (key,)).rowcount
 
-    def _save(self, resource_type: str, state: TypeState) -> None:
-        row = (resource_type, msgspec.json.encode(state).decode())
+    def _save(self, state: TypeState) -> None:
+        row = (state.stem, msgspec.json.encode(state).decode())
         self._database.execute("INSERT OR REPLACE INTO types VALUES (?, ?)", row)
 
     @contextmanager

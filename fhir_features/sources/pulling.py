@@ -80,7 +80,8 @@ def _pull_into(folder: Path, name: str, source: Source, progress: Progress) -> P
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, name):
         earlier = runs_of_source(folder)
-        plan = msgspec.json.encode([source.kind, _origin(source), source.resource_types]).decode()
+        asked = [source.kind, _origin(source), source.resource_types, source.per_patient, source.categories]
+        plan = msgspec.json.encode(asked).decode()
         run = open_run(folder, plan)
         try:
             if source.kind == "files":
@@ -111,8 +112,7 @@ def _landed_from_search(
 ) -> LandedRun:
     # What was seen at another address says nothing about this one.
     same = [past for past in earlier if past.origin == _origin(source)]
-    seen = {resource_type: of.watermark for past in same for resource_type, of in past.types.items()}
-    types = land_search(name, source, run, seen, progress)
+    types = land_search(name, source, run, same, progress)
     patients = types.get("Patient")
     empty = not same and patients is not None and not patients.entries
     warnings = ["the server has no Patient, or shows none: see that 'base_url' and the rights are as meant"]

@@ -1,138 +1,273 @@
-"""Which resources does a server hold that changed since the last pull? In: a source of kind `search` and the instants
-up to which it has been seen. Out: every page of a search on meta.lastUpdated for each resource type, landed page by
-page. Paging is not to be trusted (offsets shift when resources change meanwhile), so a search is repeated until it
-gave as many different ids as the server says that there are."""
+"""Which resources does a server hold that changed since the last pull? In: a source of kind `search` and what earlier
+runs saw of it. Out: for each resource type every page of what changed, landed page by page: by the history of the type
+where the server has one, else by searches on meta.lastUpdated, one for each patient and category where the server wants
+that. Paging is not to be trusted (offsets shift when resources change meanwhile), so a search is repeated until it gave
+as many different ids as the server says that there are."""
 
 from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
-from fhir_features.config import Source
-from fhir_features.errors import SourceIncomplete, SourceNotFhir
+from fhir_features.config import ResourceType, Source
+from fhir_features.errors import SourceIncomplete, SourceNotFhir, UsageError
 from fhir_features.sources.checkpoint import OpenRun, TypeState
 from fhir_features.sources.client import Client
-from fhir_features.sources.landing import LandedType
+from fhir_features.sources.history import history_page, is_history
+from fhir_features.sources.landing import LandedRun, LandedType
+from fhir_features.sources.patients import site_patients
 from fhir_features.sources.progress import Progress
-from fhir_features.sources.searchset import Searchset, searchset
+from fhir_features.sources.searchset import Page, searchset
+from fhir_features.sources.transport import Answer
 from fhir_features.times import UTC, duration_us
 
 SCANS = 3
 BARREN_PAGES = 100
+_OF_PATIENT = {"_id", "patient"}
 
 
 def land_search(
-    name: str, source: Source, run: OpenRun, seen: Mapping[str, dt.datetime], progress: Progress
+    name: str, source: Source, run: OpenRun, earlier: Sequence[LandedRun], progress: Progress
 ) -> dict[str, LandedType]:
-    """Land what each of the source's types has had since `seen` (UTC), less the source's overlap, or all of a type
-    without.
+    """Land what each of the source's types has had since the `earlier` runs of the same server (in their order), less
+    the source's overlap, or all of a type that is in none.
 
-    Raises SourceUnreachable, SourceRefused, SourceNotFhir, SourceIncomplete, and ConfigError for a secret that is not
-    there.
+    Raises SourceUnreachable, SourceRefused, SourceNotFhir, SourceIncomplete, ConfigError for a secret that is not
+    there, and UsageError when searches go patient by patient and none is known.
     """
     with Client(name, source) as client:
-        search = _Search(name, source, run, client, progress)
-        return {
-            resource_type: search.land(resource_type, seen.get(resource_type))
-            for resource_type in source.resource_types
-        }
+        search = _Search(name, source, run, earlier, client, progress)
+        # Patients come first: other types may be asked for patient by patient.
+        types = sorted(source.resource_types, key=lambda resource_type: resource_type != "Patient")
+        landed = {resource_type: search.land(resource_type) for resource_type in types}
+        return {resource_type: landed[resource_type] for resource_type in source.resource_types}
 
 
 class _Search:
-    def __init__(self, name: str, source: Source, run: OpenRun, client: Client, progress: Progress) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        run: OpenRun,
+        earlier: Sequence[LandedRun],
+        client: Client,
+        progress: Progress,
+    ) -> None:
         assert source.base_url is not None
         self._name = name
         self._source = source
         self._base = source.base_url.rstrip("/")
         self._run = run
+        self._last_runs = {resource_type: past for past in earlier for resource_type in past.types}
         self._client = client
         self._progress = progress
 
-    def land(self, resource_type: str, seen: dt.datetime | None) -> LandedType:
-        state = self._run.type_state(resource_type) or self._asked(seen)
-        if not state.complete:
-            self._scan_until_whole(resource_type, state)
-        assert state.watermark is not None
+    def land(self, resource_type: ResourceType) -> LandedType:
+        parts = self._parts(resource_type)
+        states = [self._read(part) for part in parts]
         return LandedType(
-            request=state.request,
-            since=state.since,
-            watermark=state.watermark,
-            complete=state.complete,
-            entries=state.entries,
-            pages=state.pages,
-            warnings=tuple(state.warnings),
+            request=states[0].request,
+            since=states[0].since,
+            watermark=min(state.watermark for state in states if state.watermark),
+            complete=all(state.complete for state in states),
+            history=states[0].history,
+            entries=sum(state.entries for state in states),
+            pages=sum(state.pages for state in states),
+            warnings=tuple(dict.fromkeys(warning for state in states for warning in state.warnings)),
         )
 
-    def _asked(self, seen: dt.datetime | None) -> TypeState:
+    def _parts(self, resource_type: ResourceType) -> list[_Part]:
+        """What is to be read of a type: what has changed, and all of patients who were not asked about before."""
+        changed = self._changed(resource_type)
+        categories = self._source.categories.get(resource_type) or (None,)
+        if resource_type not in self._source.per_patient:
+            return [_Part(changed, (None,), categories)]
+        count, known = self._patients()
+        if changed.since is None:
+            return [_Part(changed, range(1, count + 1), categories)]
+        backfill = TypeState(resource_type, self._request(), since=None, backfill=True)
+        parts = [(changed, range(1, known + 1)), (backfill, range(known + 1, count + 1))]
+        return [_Part(new, patients, categories) for new, patients in parts if patients]
+
+    def _changed(self, resource_type: ResourceType) -> TypeState:
+        if resource_type not in self._last_runs or not self._source.last_updated:
+            return TypeState(resource_type, self._request(), since=None)
+        overlap = dt.timedelta(microseconds=duration_us(self._source.overlap))
+        seen = self._last_runs[resource_type].types[resource_type].watermark
+        since = (seen - overlap).replace(microsecond=0)
+        split = resource_type in self._source.per_patient or resource_type in self._source.categories
+        if self._source.history and not split:
+            return TypeState(resource_type, self._request() | {"_since": _in_utc(since)}, since, history=True)
+        return TypeState(resource_type, self._request() | {"_lastUpdated": f"ge{_in_utc(since)}"}, since)
+
+    def _request(self) -> dict[str, str]:
         request = {"_count": str(self._source.page_size)}
-        if seen is None:
-            return TypeState(request, since=None)
-        since = (seen - dt.timedelta(microseconds=duration_us(self._source.overlap))).replace(microsecond=0)
-        # As Z, because servers have been seen that compare instants as text.
-        request["_lastUpdated"] = f"ge{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        return TypeState(request, since)
+        return request | ({"_total": "accurate"} if self._source.accurate_total else {})
 
-    def _scan_until_whole(self, resource_type: str, state: TypeState) -> None:
+    def _patients(self) -> tuple[int, int]:
+        """How many patients there are to ask about, and how many of them, the first ones, were asked about before."""
+        if not self._run.count_patients()[0]:
+            seen = [self._last_runs[each] for each in self._source.resource_types if each in self._last_runs]
+            before = min(seen, key=lambda past: past.run_id, default=None)
+            self._run.set_patients(site_patients(self._source.site, self._run, before))
+        count, known = self._run.count_patients()
+        if not count:
+            raise UsageError(
+                f"source '{self._name}' is searched patient by patient, and no patient of site '{self._source.site}' "
+                "has landed: pull them first from another source of this site (an export, or a file of Patients)"
+            )
+        return count, known
+
+    def _read(self, part: _Part) -> TypeState:
+        state = self._run.type_state(part.new)
+        searches = len(part.patients) * len(part.categories)
+        while state.done < searches:
+            patient, category = divmod(state.done, len(part.categories))
+            only = self._only(state.resource_type, part.patients[patient], part.categories[category])
+            self._scan_until_whole(state, only, searches)
+            self._run.next_search(state)
+        if state.unknown == searches:
+            raise SourceNotFhir(
+                f"source '{self._name}': the server knows none of the {len(part.patients)} patients that it was asked "
+                f"about for {state.resource_type}: see that 'base_url' and 'site' belong together"
+            )
+        if not state.complete:
+            self._run.finish_type(state)
+        return state
+
+    def _only(self, resource_type: str, patient: int | None, category: str | None) -> dict[str, str]:
+        """What narrows one of the searches that a type takes."""
+        parameter = "_id" if resource_type == "Patient" else "patient"
+        of_patient = {parameter: self._run.patient(patient)} if patient else {}
+        return of_patient | ({"category": category} if category else {})
+
+    def _scan_until_whole(self, state: TypeState, only: Mapping[str, str], searches: int) -> None:
         for _ in range(SCANS):
-            if self._scan(resource_type, state):
-                self._run.finish_type(resource_type, state)
+            if self._scan(state, only, searches):
                 return
-            self._run.begin_scan(resource_type, state)
+            self._run.begin_scan(state)
         raise SourceIncomplete(
-            f"source '{self._name}': {SCANS} searches for {resource_type} gave fewer resources than the server counts, "
-            "or broke off: pull again when less is written there"
+            f"source '{self._name}': {SCANS} searches for {state.resource_type} gave fewer resources than the server "
+            "counts, or broke off: pull again when less is written there"
         )
 
-    def _scan(self, resource_type: str, state: TypeState) -> bool:
+    def _scan(self, state: TypeState, only: Mapping[str, str], searches: int) -> bool:
         """Read on to the last page; whether the scan gave every id that the server counted at any time of it."""
         while state.next_url is not None or not state.scan_pages:
-            if not self._land_page(resource_type, state):
+            if not self._land_page(state, only):
                 return False
-            self._progress(self._name, resource_type, state.ids, state.total)
+            done = (state.ids, state.total) if searches == 1 else (state.done, searches)
+            self._progress(self._name, state.resource_type, *done)
         return state.total is None or state.ids >= state.total
 
-    def _land_page(self, resource_type: str, state: TypeState) -> bool:
+    def _land_page(self, state: TypeState, only: Mapping[str, str]) -> bool:
         """Land one page; False when the server does not know its link any more."""
         asked_at = dt.datetime.now(UTC)
-        url = state.next_url or f"{self._base}/{resource_type}?{urlencode(state.request, safe=':')}"
+        url = state.next_url or self._first_url(state, only)
         answer = self._client.get(url)
         if state.next_url is not None and answer.status in (400, 404, 410):
             return False
-        page = searchset(self._name, resource_type, answer)
+        if state.next_url is None and self._asks_for_less(state, answer):
+            return self._land_page(state, only)
+        if only.keys() & _OF_PATIENT and answer.status in (404, 410):
+            self._skip_patient(state, answer)
+            return True
+        page = self._page(state, answer)
         if state.watermark is None:
             state.watermark = min(asked_at, answer.date or asked_at)
         if not state.scan_pages:
             _notice_full_read(state, page)
         for remark in page.remarks:
             state.warn(remark)
-        if page.total is not None:
+        if page.beyond:
+            state.total = None
+        elif page.total is not None and not (state.history and state.scan_pages):
+            # What is added to a history while it is read comes before what was there, on pages that are read already.
             state.total = max(page.total, state.total or 0)
-        state.next_url = page.next_url and self._absolute(page.next_url, url, resource_type)
-        self._run.store_page(resource_type, state, page.resources, answer.received_at)
+        state.next_url = page.next_url and self._absolute(page.next_url, url, state.resource_type)
+        self._run.store_page(state, page.resources, answer.received_at)
         if state.barren > BARREN_PAGES:
-            self._run.begin_scan(resource_type, state)
+            self._run.begin_scan(state)
             raise SourceIncomplete(
-                f"source '{self._name}': the last {BARREN_PAGES} pages of {resource_type} brought nothing new and "
-                "link on without end: tell those who run the server"
+                f"source '{self._name}': the last {BARREN_PAGES} pages of {state.resource_type} brought nothing new "
+                "and link on without end: tell those who run the server"
             )
         return True
+
+    def _first_url(self, state: TypeState, only: Mapping[str, str]) -> str:
+        place = f"{state.resource_type}/_history" if state.history else state.resource_type
+        return f"{self._base}/{place}?{urlencode({**only, **state.request}, safe=':')}"
+
+    def _asks_for_less(self, state: TypeState, answer: Answer) -> bool:
+        """Whether the server refuses to say what has changed in the way that it was asked, and is now asked another."""
+        if state.history and answer.status != 401 and not is_history(answer):
+            state.warn(f"the server gives no history of {state.resource_type}: set history = false to search at once")
+            state.history = False
+            since = state.request.pop("_since")
+            state.request["_lastUpdated"] = f"ge{since}"
+            return True
+        if "_lastUpdated" in state.request and answer.status == 400:
+            state.warn("the server refuses _lastUpdated, so everything was read again")
+            del state.request["_lastUpdated"]
+            state.since = None
+            return True
+        return False
+
+    def _skip_patient(self, state: TypeState, answer: Answer) -> None:
+        # Merged or deleted since they landed; versions of their resources that are held stay as they are.
+        state.warn("the server does not know every patient that it was asked about")
+        state.unknown += 1
+        self._run.store_page(state, [], answer.received_at)
+
+    def _page(self, state: TypeState, answer: Answer) -> Page:
+        if state.history and state.since:
+            return history_page(self._name, state.resource_type, answer, state.since)
+        return searchset(self._name, state.resource_type, answer)
 
     def _absolute(self, link: str, page_url: str, resource_type: str) -> str:
         """A link as it came, made absolute: servers give it whole, from the root of the host, or from the base URL."""
         if re.match(rf"/?{resource_type}([/?]|$)", link):
             return f"{self._base}/{link.lstrip('/')}"
         try:
-            return urljoin(page_url, link)
+            url = urljoin(page_url, link)
+            scheme, host, _ = urlsplit(url)[:3]
         except ValueError:
+            scheme, host, url = "", "", ""
+        own_scheme, own_host, _ = urlsplit(self._base)[:3]
+        if host in (own_host, *self._source.next_hosts):
+            # Behind a proxy a server may think that it is spoken to by another scheme or host than it is.
+            return f"{own_scheme}://{own_host}{url[len(f'{scheme}://{host}') :]}"
+        if not host:
             raise SourceNotFhir(
                 f"source '{self._name}': a page of {resource_type} links on to what is no address: "
                 "tell those who run the server"
-            ) from None
+            )
+        host = host.rpartition("@")[2]
+        raise SourceNotFhir(
+            f"source '{self._name}': a page of {resource_type} links on to another host, {host}: if that is the same "
+            f'server, as it is called behind a proxy, add "{host}" to next_hosts'
+        )
 
 
-def _notice_full_read(state: TypeState, page: Searchset) -> None:
+@dataclass(frozen=True)
+class _Part:
+    """What is read of a type: from where on, unless a run that is continued is further; and the numbers of the patients
+    and the categories that are searched one by one. None is all of them in one."""
+
+    new: TypeState
+    patients: Sequence[int | None]
+    categories: Sequence[str | None]
+
+
+def _in_utc(instant: dt.datetime) -> str:
+    # As Z, because servers have been seen that compare instants as text.
+    return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _notice_full_read(state: TypeState, page: Page) -> None:
     # A server says in the self link which parameters it honoured: https://hl7.org/fhir/R4/search.html#conformance
     if "_lastUpdated" not in state.request or page.self_url is None:
         return

@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -17,19 +17,20 @@ from fhir_features.sources.reading import NOT_JSON
 from fhir_features.sources.transport import Answer
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
-_NEWLINES = bytes.maketrans(b"\r\n", b"  ")
+NEWLINES = bytes.maketrans(b"\r\n", b"  ")
 
 
 @dataclass(frozen=True)
-class Searchset:
-    """A page of a search. `resources` are (identity, line): the identity is type and id, or the content without an
-    id."""
+class Page:
+    """A page of a search, or of a history. `resources` are (identity, line): the identity is type and id (and version,
+    in a history), or the content without an id. `beyond`: all on it is older than what a history was asked for."""
 
     resources: list[tuple[bytes, bytes]]
     total: int | None
     self_url: str | None
     next_url: str | None
     remarks: tuple[str, ...]
+    beyond: bool = False
 
 
 class _Issue(msgspec.Struct):
@@ -56,26 +57,35 @@ class _Entry(msgspec.Struct):
     search: _Search | None = None
 
 
-class _Link(msgspec.Struct):
+class Link(msgspec.Struct):
+    """A link of a Bundle."""
+
     relation: str | None = None
     url: str | None = None
+
+
+class _IsBundle(Protocol):
+    resourceType: str
+
+
+_BundleT = TypeVar("_BundleT", bound=_IsBundle)
 
 
 class _Bundle(msgspec.Struct):
     resourceType: str
     total: int | None = None
-    link: list[_Link] | None = None
+    link: list[Link] | None = None
     entry: list[_Entry] | None = None
 
 
-def searchset(name: str, resource_type: str, answer: Answer) -> Searchset:
+def searchset(name: str, resource_type: str, answer: Answer) -> Page:
     """Read the answer to a search for one resource type.
 
     Raises SourceRefused, SourceNotFhir, or SourceIncomplete when the server itself says that something is missing.
     """
     if answer.status != 200:
-        raise _refusal(name, resource_type, answer)
-    bundle = _bundle(name, answer)
+        raise refusal(name, resource_type, answer)
+    bundle = read_bundle(name, answer, _Bundle)
     resources: list[tuple[bytes, bytes]] = []
     remarks: list[str] = []
     for entry in bundle.entry or []:
@@ -83,14 +93,15 @@ def searchset(name: str, resource_type: str, answer: Answer) -> Searchset:
         if content == b"null":
             continue
         if key.resourceType == "OperationOutcome":
-            remarks += _remarks(name, resource_type, content)
+            remarks += remarks_in(name, resource_type, content)
         elif entry.search is None or entry.search.mode in (None, "match"):
-            resources.append((_identity(key, content), content.translate(_NEWLINES)))
+            resources.append((_identity(key, content), content.translate(NEWLINES)))
     links = {link.relation: link.url for link in bundle.link or []}
-    return Searchset(resources, bundle.total, links.get("self"), links.get("next"), tuple(remarks))
+    return Page(resources, bundle.total, links.get("self"), links.get("next"), tuple(remarks))
 
 
-def _bundle(name: str, answer: Answer) -> _Bundle:
+def read_bundle(name: str, answer: Answer, as_type: type[_BundleT]) -> _BundleT:
+    """The Bundle that an answer holds, as a struct of the caller's. Raises SourceNotFhir when it holds none."""
     body = answer.body.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not body:
         what = "an empty answer"
@@ -99,7 +110,7 @@ def _bundle(name: str, answer: Answer) -> _Bundle:
         what = "a web page, perhaps to log in," if html else "XML"
     else:
         try:
-            bundle = msgspec.json.decode(body, type=_Bundle)
+            bundle = msgspec.json.decode(body, type=as_type)
             if bundle.resourceType == "Bundle":
                 return bundle
             what = f"{_clean(bundle.resourceType)}{_in_brackets(_issues(body))} and not a Bundle"
@@ -113,7 +124,8 @@ def _bundle(name: str, answer: Answer) -> _Bundle:
     )
 
 
-def _refusal(name: str, resource_type: str, answer: Answer) -> FhirFeaturesError:
+def refusal(name: str, resource_type: str, answer: Answer) -> FhirFeaturesError:
+    """The error for an answer whose status is not 200."""
     told = f"source '{name}': HTTP {answer.status}{_in_brackets(_issues(answer.body))} at {answer.place}"
     if answer.status in (401, 403):
         if not answer.own:
@@ -131,8 +143,11 @@ def _refusal(name: str, resource_type: str, answer: Answer) -> FhirFeaturesError
     )
 
 
-def _remarks(name: str, resource_type: str, outcome: bytes) -> list[str]:
-    """The issues of an OperationOutcome, by their codes only: their texts may quote what was searched for."""
+def remarks_in(name: str, resource_type: str, outcome: bytes) -> list[str]:
+    """The issues of an OperationOutcome, by their codes only: their texts may quote what was searched for.
+
+    Raises SourceIncomplete for one that says that something is missing.
+    """
     issues = _issues(outcome)
     # https://hl7.org/fhir/R4/valueset-issue-type.html: incomplete = not all data sources could be reached.
     if any(severity in ("error", "fatal") or code == "incomplete" for severity, code in issues):

@@ -45,7 +45,8 @@ def resource(kind: str, number: int, version: int = 1, updated: str = "2026-01-0
 
 class FhirServer:
     """`resources` holds what is searched, in the order in which it is paged; `scripted`, when set, may answer instead;
-    `after_page` is called after each page with the number of requests so far, and may change what is there."""
+    `after_page` is called after each page with the number of requests so far, and may change what is there. With
+    `history` set to a list, what `update` and `delete` do is kept there, oldest first, and can be asked for."""
 
     def __init__(self) -> None:
         self.resources: list[dict[str, Any]] = []
@@ -56,6 +57,8 @@ class FhirServer:
         self.total = True
         self.link: Callable[[str], str] = lambda target: f"{self.root}{target}"
         self.kept_parameters = lambda parameters: parameters
+        self.history: list[dict[str, Any]] | None = None
+        self.keeps_since_in_links = True
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -86,19 +89,50 @@ class FhirServer:
     def update(self, changed: dict[str, Any]) -> None:
         """A new version, at the end of the order, as in servers that page in the order of writing."""
         self.resources = [held for held in self.resources if held["id"] != changed["id"]] + [changed]
+        if self.history is not None:
+            request = {"method": "PUT", "url": f"{changed['resourceType']}/{changed['id']}"}
+            self.history.append({"resource": changed, "request": request, "response": {"status": "200"}})
+
+    def delete(self, gone: dict[str, Any], at: str) -> None:
+        """A deletion, of which only the history tells."""
+        self.resources = [held for held in self.resources if held["id"] != gone["id"]]
+        if self.history is not None:
+            request = {"method": "DELETE", "url": f"{gone['resourceType']}/{gone['id']}"}
+            self.history.append({"request": request, "response": {"status": "204", "lastModified": at}})
 
     def bundle(self, request: Request) -> bytes:
         kind = request.path.rpartition("/")[2]
         parameters = self.kept_parameters(request.parameters)
         since = parameters.get("_lastUpdated", "ge").removeprefix("ge").removesuffix("Z")
-        found = [r for r in self.resources if r["resourceType"] == kind and r["meta"]["lastUpdated"] >= since]
+        found = [
+            {"resource": r, "search": {"mode": "match"}}
+            for r in self.resources
+            if r["resourceType"] == kind and r["meta"]["lastUpdated"] >= since and _matches(r, parameters)
+        ]
+        return self._paged("searchset", request, parameters, found)
+
+    def history_bundle(self, request: Request) -> bytes:
+        assert self.history is not None
+        kind = request.path.split("/")[-2]
+        since = request.parameters.get("_since", "").removesuffix("Z")
+        found = [
+            entry
+            for entry in reversed(self.history)
+            if entry["request"]["url"].startswith(f"{kind}/")
+            and (entry["response"].get("lastModified") or entry["resource"]["meta"]["lastUpdated"]) >= since
+        ]
+        kept = dict(request.parameters)
+        if not self.keeps_since_in_links:
+            kept.pop("_since", None)
+        return self._paged("history", request, kept, found)
+
+    def _paged(self, kind: str, request: Request, parameters: dict[str, str], found: list[dict[str, Any]]) -> bytes:
         offset, count = int(parameters.get("_offset", 0)), int(parameters.get("_count", 20))
         link = [{"relation": "self", "url": f"{self.root}{request.path}?{urlencode(parameters)}"}]
         if offset + count < len(found):
             target = f"{request.path}?{urlencode(parameters | {'_offset': str(offset + count)})}"
             link.append({"relation": "next", "url": self.link(target)})
-        entries = [{"resource": r, "search": {"mode": "match"}} for r in found[offset : offset + count]]
-        bundle = {"resourceType": "Bundle", "type": "searchset", "link": link, "entry": entries}
+        bundle = {"resourceType": "Bundle", "type": kind, "link": link, "entry": found[offset : offset + count]}
         return json.dumps(bundle | ({"total": len(found)} if self.total else {})).encode()
 
     def _handle(self, handler: BaseHTTPRequestHandler) -> None:
@@ -108,7 +142,7 @@ class FhirServer:
         request = Request(handler.path, parts.path, parameters, dict(handler.headers.items()), handler.command, body)
         self.requests.append(request)
         scripted = self.scripted(request)
-        reply = scripted or Reply(body=self.bundle(request), headers={"Content-Type": "application/fhir+json"})
+        reply = scripted or self._reply(request)
         handler.send_response_only(reply.status)
         handler.send_header("Date", self.date or formatdate(usegmt=True))
         handler.send_header("Content-Length", str(len(reply.body) if reply.length is None else reply.length))
@@ -119,3 +153,21 @@ class FhirServer:
         handler.close_connection = reply.length is not None
         if scripted is None:
             self.after_page(len(self.requests))
+
+    def _reply(self, request: Request) -> Reply:
+        headers = {"Content-Type": "application/fhir+json"}
+        if not request.path.endswith("/_history"):
+            return Reply(body=self.bundle(request), headers=headers)
+        if self.history is None:
+            return Reply(status=404)
+        return Reply(body=self.history_bundle(request), headers=headers)
+
+
+def _matches(resource: dict[str, Any], parameters: dict[str, str]) -> bool:
+    """Whether a resource is what `_id`, `patient` and `category` ask for, as far as they do."""
+    said = {
+        "_id": resource.get("id"),
+        "patient": resource.get("subject", {}).get("reference", "").removeprefix("Patient/"),
+        "category": resource.get("category", [{}])[0].get("coding", [{}])[0].get("code"),
+    }
+    return all(said[name] == asked for name, asked in parameters.items() if name in said)

@@ -1,0 +1,62 @@
+"""Whom is a server asked about that only answers patient by patient? In: the landing, and the run that is being
+written. Out: the id of each patient of the site that has landed, from whichever source, one after the other, and
+whether an earlier run of this source asked about that patient already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fhir_features.sources.checkpoint import OpenRun
+from fhir_features.sources.landing import LandedFile, LandedRun, landed_runs
+from fhir_features.sources.reading import NOT_JSON, UnreadableRest, read_lines
+
+
+def site_patients(site: str, run: OpenRun, before: LandedRun | None) -> Iterator[tuple[str, bool]]:
+    """(id, asked about before) of every Patient that landed from a source of the site, some of them repeatedly.
+
+    `before` is the earliest of this source's runs whose watermarks still count. It asked about the patients that it
+    landed itself and those of runs that had finished when it began; of others one cannot be sure.
+    """
+    for past in landed_runs(run.folder.parent.parent):
+        if past.site == site:
+            known = before is not None and (past.folder == before.folder or past.finished_at <= before.started_at)
+            yield from ((id, known) for id in _ids(past.folder, past.files))
+    yield from ((id, False) for id in _ids(run.folder, run.files()))
+
+
+class _Resource(msgspec.Struct, frozen=True):
+    resourceType: Any = None
+    id: Any = None
+
+
+class _Entry(msgspec.Struct):
+    resource: _Resource = _Resource()
+
+
+def _ids(folder: Path, files: Sequence[LandedFile]) -> Iterator[str]:
+    for file in files:
+        if file.resources.get("Patient"):
+            yield from _ids_in(folder, file)
+
+
+def _ids_in(folder: Path, file: LandedFile) -> Iterator[str]:
+    try:
+        for _, _, line in read_lines(folder, file):
+            resource = _resource(line, file)
+            if resource.resourceType == "Patient" and isinstance(resource.id, str):
+                yield resource.id
+    except UnreadableRest:
+        return  # Normalize puts the rest of the file into the quarantine.
+
+
+def _resource(line: bytes, file: LandedFile) -> _Resource:
+    try:
+        if file.format == "bundle":
+            return msgspec.json.decode(line, type=_Entry).resource
+        return msgspec.json.decode(line, type=_Resource)
+    except NOT_JSON:
+        return _Resource()

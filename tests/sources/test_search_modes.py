@@ -1,0 +1,349 @@
+"""Servers that want to be asked in their own way, patient by patient, by category or by history, are read as wholly as
+others; and what a profile says of a server can be overridden."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fhir_server import FhirServer, Reply, Request, resource
+
+from fhir_features.config import Config, load_config
+from fhir_features.errors import SourceNotFhir, SourceUnreachable, UsageError
+from fhir_features.lake import create_views, newest_store_seq, reading
+from fhir_features.normalize import normalize
+from fhir_features.sources import LandedRun, landed_runs, pull, read_lines
+
+SINCE = "2026-03-02T09:55:00Z"
+
+
+def runs(config: Config) -> list[LandedRun]:
+    return landed_runs(config.warehouse.path / "landing")
+
+
+def pulled(config: Config) -> LandedRun:
+    pull(config, ["ward"])
+    return [run for run in runs(config) if run.source == "ward"][-1]
+
+
+def landed(run: LandedRun) -> list[dict[str, Any]]:
+    return [json.loads(line) for file in run.files for _, _, line in read_lines(run.folder, file)]
+
+
+def asked(server: FhirServer, kind: str) -> list[dict[str, str]]:
+    """The parameters of the searches for a type, without the size of pages."""
+    place = f"/{kind}"
+    return [
+        {k: v for k, v in request.parameters.items() if k != "_count"}
+        for request in server.requests
+        if request.path.endswith(place)
+    ]
+
+
+def result(number: int, patient: int, category: str = "laboratory", updated: str = "2026-01-01T00:00:00.000Z") -> dict:
+    return {
+        **resource("Observation", number, updated=updated),
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "4548-4"}]},
+        "category": [{"coding": [{"code": category}]}],
+        "subject": {"reference": f"Patient/patient-{patient}"},
+        "effectiveDateTime": "2026-01-01",
+    }
+
+
+def refusing(parameter: str) -> Callable[[Request], Reply | None]:
+    """A server that answers searches for Observation only with a parameter."""
+
+    def answer(request: Request) -> Reply | None:
+        wanted = not request.path.endswith("/Observation") or parameter in request.parameters
+        return None if wanted else Reply(status=400)
+
+    return answer
+
+
+@pytest.fixture
+def ward(server: FhirServer, searching: Callable[..., Config]) -> Callable[..., Config]:
+    """A source of Patient and Observation on a server that was last seen on 2 March at 10:00."""
+    server.date = "Mon, 02 Mar 2026 10:00:00 GMT"
+    return lambda *lines: searching(*lines, types='"Patient", "Observation"')
+
+
+PER_PATIENT = 'per_patient = ["Observation"]'
+
+# Patient by patient
+
+
+def test_a_server_that_only_answers_patient_by_patient_is_read_whole(server, ward):
+    server.resources = [resource("Patient", n) for n in range(3)] + [result(n, n % 3) for n in range(40)]
+    server.scripted = refusing("patient")
+    run = pulled(ward(PER_PATIENT))
+    assert sorted(map(str, landed(run))) == sorted(map(str, server.resources))
+    assert [each["patient"] for each in asked(server, "Observation")] == [
+        *["patient-0"] * 2, *["patient-1"] * 2, *["patient-2"] * 2,
+    ]  # fmt: skip
+    assert (run.types["Observation"].entries, run.types["Observation"].pages) == (40, 6)
+
+
+def test_patients_who_are_new_get_their_whole_history_and_the_others_what_changed(server, ward):
+    server.resources = [resource("Patient", 0), result(0, 0)]
+    config = ward(PER_PATIENT, "history = false")
+    pulled(config)
+    server.resources += [
+        resource("Patient", 1, updated="2026-03-03T00:00:00.000Z"),
+        result(1, 1),
+        result(2, 0, updated="2026-03-03T00:00:00.000Z"),
+    ]
+    server.requests.clear()
+    run = pulled(config)
+    assert asked(server, "Observation") == [
+        {"patient": "patient-0", "_lastUpdated": f"ge{SINCE}"},
+        {"patient": "patient-1"},
+    ]
+    assert [(file.name, file.resources, file.backfill) for file in run.files] == [
+        ("Patient-0001.ndjson.zst", {"Patient": 1}, False),
+        ("Observation-0001.ndjson.zst", {"Observation": 1}, False),
+        ("Observation-backfill-0001.ndjson.zst", {"Observation": 1}, True),
+    ]
+    assert run.types["Observation"].since is not None
+    assert run.types["Observation"].entries == 2
+
+    server.requests.clear()
+    assert landed(pulled(config)) == server.resources[2::2]
+    assert [each["_lastUpdated"] for each in asked(server, "Observation")] == [f"ge{SINCE}"] * 2
+
+
+def test_each_patient_is_a_place_to_go_on_from(server, ward):
+    server.resources = [resource("Patient", n) for n in range(4)] + [result(n, n % 4) for n in range(60)]
+    server.scripted = lambda request: (
+        Reply(status=500)
+        if request.parameters.get("patient") == "patient-2" and "_offset" in request.parameters
+        else None
+    )
+    config = ward(PER_PATIENT)
+    with pytest.raises(SourceUnreachable):
+        pulled(config)
+    server.scripted = lambda _: None
+    server.requests.clear()
+    assert len(landed(pulled(config))) == 64
+    assert [(each["patient"], each.get("_offset")) for each in asked(server, "Observation")] == [
+        ("patient-2", "10"), ("patient-3", None), ("patient-3", "10"),
+    ]  # fmt: skip
+    assert asked(server, "Patient") == []
+
+
+def test_patients_may_come_from_another_source_of_the_site(server, tmp_path):
+    """As with a server that shows no Patient without its id, and nothing without a patient and a category."""
+    (tmp_path / "in").mkdir()
+    lines = [resource("Patient", 1), resource("Patient", 2), {"resourceType": "Patient"}, {"resourceType": "Group"}]
+    (tmp_path / "in" / "group.ndjson").write_text("\n".join(json.dumps(line) for line in lines) + "\n{broken\n")
+    (tmp_path / "in" / "more.json").write_text(
+        json.dumps({"resourceType": "Bundle", "entry": [{"resource": resource("Patient", 3)}, {"fullUrl": "urn:x"}]})
+    )
+    common = 'site = "north"\ntimezone = "UTC"\nresource_types = ["Patient", "Observation"]\n'
+    (tmp_path / "fhir_features.toml").write_text(
+        f'[sources.group]\nkind = "files"\npath = "in"\n{common}'
+        f'[sources.ward]\nkind = "search"\nprofile = "epic"\nbase_url = "{server.base}"\n{common}'
+    )
+    config = load_config(tmp_path)
+    with pytest.raises(UsageError, match="patient by patient, and no patient of site 'north' has landed"):
+        pull(config, ["ward"])
+    server.resources = [resource("Patient", n) for n in range(9)] + [result(n, 2) for n in range(5)]
+    pull(config, ["group"])
+    for _ in range(2):
+        server.requests.clear()
+        run = pulled(config)
+        assert [each["id"] for each in landed(run)] == [
+            "patient-1", "patient-2", "patient-3", *(f"observation-{n}" for n in range(5)),
+        ]  # fmt: skip
+        assert [each.pop("_id") for each in asked(server, "Patient")] == ["patient-1", "patient-2", "patient-3"]
+        assert len(asked(server, "Observation")) == 3 * 6
+        assert all(set(each) == {"patient", "category"} for each in asked(server, "Observation"))
+        assert run.types["Observation"].since is None
+
+
+def test_a_patient_whom_the_server_does_not_know_any_more_stops_nobody_else(server, ward):
+    server.resources = [resource("Patient", n) for n in range(3)] + [result(n, n % 3) for n in range(6)]
+    gone = {"patient-1"}
+    server.scripted = lambda request: Reply(status=404) if request.parameters.get("patient") in gone else None
+    run = pulled(ward(PER_PATIENT))
+    assert run.types["Observation"].entries == 4
+    assert "does not know every patient" in run.types["Observation"].warnings[0]
+    gone |= {"patient-0", "patient-2"}
+    with pytest.raises(SourceNotFhir, match="knows none of the 3 patients"):
+        pulled(ward(PER_PATIENT))
+
+
+# By category, and without _lastUpdated
+
+
+def test_each_category_is_searched_and_what_is_in_two_is_landed_once(server, ward):
+    both = result(0, 0) | {"category": [{"coding": [{"code": "exam"}]}]}
+    server.resources = [resource("Patient", 0), result(1, 0), both]
+    server.scripted = refusing("category")
+    config = ward('categories = { Observation = ["laboratory", "exam", "survey"] }')
+    assert landed(pulled(config)) == server.resources
+    assert [each["category"] for each in asked(server, "Observation")] == ["laboratory", "exam", "survey"]
+    server.requests.clear()
+    pulled(config)
+    assert {each["_lastUpdated"] for each in asked(server, "Observation")} == {f"ge{SINCE}"}
+
+
+def test_a_server_that_refuses_last_updated_is_read_whole(server, ward):
+    server.resources = [resource("Patient", 0), result(0, 0)]
+    config = ward("history = false")
+    pulled(config)
+    server.scripted = lambda request: Reply(status=400) if "_lastUpdated" in request.parameters else None
+    run = pulled(config)
+    assert landed(run) == server.resources
+    assert run.types["Observation"].since is None
+    assert run.types["Observation"].warnings == ("the server refuses _lastUpdated, so everything was read again",)
+
+
+# By history
+
+
+def changed_later(number: int, version: int, minute: int) -> dict:
+    return resource("Patient", number, version, f"2026-03-02T10:{minute:02}:00.000Z")
+
+
+@pytest.fixture
+def with_history(server: FhirServer, searching: Callable[..., Config]) -> Config:
+    """A source of Patient that was pulled when the server, which keeps a history, had patients 0 to 4."""
+    server.date = "Mon, 02 Mar 2026 10:00:00 GMT"
+    server.history = []
+    for number in range(5):
+        server.update(resource("Patient", number))
+    config = searching()
+    pulled(config)
+    server.requests.clear()
+    return config
+
+
+def test_versions_between_two_pulls_and_deletions_are_landed(server, with_history):
+    for version, minute in ((2, 10), (3, 20), (4, 30)):
+        server.update(changed_later(1, version, minute))
+    server.delete(resource("Patient", 2), at="2026-03-02T10:40:00Z")
+    run = pulled(with_history)
+    of = run.types["Patient"]
+    assert (of.history, of.since is not None, of.entries, of.warnings) == (True, True, 4, ())
+    assert [(r.path, r.parameters) for r in server.requests] == [
+        ("/fhir/r4/Patient/_history", {"_count": "10", "_since": SINCE})
+    ]
+    deletion, *versions = landed(run)
+    assert [each["meta"]["versionId"] for each in versions] == ["4", "3", "2"]
+    assert deletion["entry"][0]["request"] == {"method": "DELETE", "url": "Patient/patient-2"}
+
+    summaries = normalize(with_history)
+    assert [summary.quarantined for summary in summaries] == [0, 0]
+    with reading(with_history.warehouse.path / "lake") as con:
+        create_views(con, newest_store_seq(con))
+        closed = con.execute(
+            "SELECT resource_id, version, reason, strftime(closed_at, '%H:%M') FROM lake.closings ORDER BY ALL"
+        ).fetchall()
+    assert [row for row in closed if row[2] != "revised"] == [
+        ("patient-1", "1", "superseded", "10:10"),
+        ("patient-1", "2", "superseded", "10:20"),
+        ("patient-1", "3", "superseded", "10:30"),
+        ("patient-2", "1", "deleted", "10:40"),
+    ]
+
+
+def test_nothing_new_is_one_request(server, with_history):
+    run = pulled(with_history)
+    assert (len(server.requests), run.files, run.types["Patient"].history) == (1, (), True)
+
+
+@pytest.mark.parametrize("keeps_since", [True, False])
+def test_a_history_is_read_to_its_end_while_more_happens(server, with_history, keeps_since):
+    server.history[:0] = server.history * 10
+    for version in range(2, 37):
+        server.update(changed_later(1, version, version))
+    server.keeps_since_in_links = keeps_since
+    server.after_page = lambda count: server.update(changed_later(4, 1 + count, 50 + count)) if count < 3 else None
+    run = pulled(with_history)
+    versions = [each["meta"]["versionId"] for each in landed(run) if each["id"] == "patient-1"]
+    assert versions == [str(version) for version in range(36, 1, -1)]
+    assert all(each["meta"]["lastUpdated"] >= SINCE for each in landed(run))
+    assert len(server.requests) == (4 if keeps_since else 5)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Reply(status=404), Reply(status=403), Reply(status=501), Reply(body=b'{"resourceType":"Bundle","entry":[]}')],
+    ids=lambda answer: str(answer.status),
+)
+def test_a_server_that_has_no_history_is_searched(server, with_history, answer):
+    server.update(changed := changed_later(1, 2, 10))
+    server.scripted = lambda request: answer if request.path.endswith("_history") else None
+    run = pulled(with_history)
+    assert landed(run) == [changed]
+    assert run.types["Patient"].history is False
+    assert run.types["Patient"].request == {"_count": "10", "_lastUpdated": f"ge{SINCE}"}
+    assert "history = false" in run.types["Patient"].warnings[0]
+
+
+def test_odd_entries_of_a_history_are_landed_for_normalize_to_judge(server, with_history):
+    odd = [
+        {"resource": {"resourceType": "Patient", "id": 7}, "request": {"method": "PUT"}},
+        {"fullUrl": "urn:nothing"},
+        {"resource": {"resourceType": "OperationOutcome", "issue": [{"severity": "warning", "code": "suppressed"}]}},
+        {"resource": resource("Patient", 3), "request": {"method": "DELETE", "url": "Patient/patient-3"}},
+    ]
+    server.scripted = lambda _: Reply(
+        body=json.dumps({"resourceType": "Bundle", "type": "history", "entry": odd}).encode()
+    )
+    run = pulled(with_history)
+    assert [line.get("entry", [line])[0] for line in landed(run)] == [odd[0]["resource"], odd[1]]
+    assert "warning suppressed" in run.types["Patient"].warnings[0]
+
+
+# Links to other hosts
+
+
+def elsewhere(server: FhirServer, where: str) -> Callable[[str], str]:
+    return lambda target: f"{where}{target}"
+
+
+def test_a_link_to_another_host_is_refused_unless_it_is_said_to_be_the_same_server(server, searching, monkeypatch):
+    server.resources = [resource("Patient", n) for n in range(25)]
+    server.link = elsewhere(server, "https://u:p@fhir.internal:8443")
+    monkeypatch.setenv("WARD_TOKEN", "s3cret")
+    auth = 'auth = { kind = "bearer", secret_env = "WARD_TOKEN" }'
+    with pytest.raises(SourceNotFhir, match=r'another host, fhir.internal:8443: .* add "fhir.internal:8443" to next_h'):
+        pulled(searching(auth))
+    server.link = elsewhere(server, "https://fhir.internal:8443")
+    run = pulled(searching(auth, 'next_hosts = ["fhir.internal:8443"]'))
+    assert landed(run) == server.resources
+    assert {request.headers["Authorization"] for request in server.requests} == {"Bearer s3cret"}
+
+
+def test_a_link_by_another_scheme_is_followed_by_that_of_the_base_url(server, searching):
+    server.resources = [resource("Patient", n) for n in range(25)]
+    server.link = elsewhere(server, server.root.replace("http:", "https:"))
+    assert landed(pulled(searching())) == server.resources
+
+
+# Profiles
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in Path(__file__).parents[2].glob("**/profiles/*.toml")))
+def test_a_profile_says_what_the_source_does_not(profile, tmp_path):
+    common = '[sources.a]\nkind = "search"\nsite = "n"\ntimezone = "UTC"\nbase_url = "https://a.example"\n'
+    (tmp_path / "fhir_features.toml").write_text(f'{common}profile = "{profile}"\noverlap = "7min"\n')
+    source = load_config(tmp_path).source("a")
+    assert (source.overlap, source.profile) == ("7min", profile)
+    assert (bool(source.per_patient), source.history) == {
+        "generic": (False, True),
+        "hapi": (False, True),
+        "epic": (True, False),
+        "oracle": (True, False),
+    }[profile]
+
+
+def test_a_server_that_may_end_its_pages_early_is_asked_to_count(server, searching):
+    server.resources = [resource("Patient", 0)]
+    pulled(searching('profile = "hapi"'))
+    assert server.requests[0].parameters == {"_count": "10", "_total": "accurate"}
