@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from fhir_features.sources.transport import Answer
 from fhir_features.sources.reading import NOT_JSON
 from fhir_features.sources.searchset import NEWLINES, Link, Page, read_bundle, refusal, remarks_in
+from fhir_features.sources.transport import Answer
 
 
 class _Meta(msgspec.Struct, frozen=True):
