@@ -1,11 +1,13 @@
 """Sources: FHIR servers and folders of files, and the landing that keeps what they gave, exactly as it was received."""
 
+from fhir_features.sources.doctor import Check, examine
 from fhir_features.sources.landing import LandedFile, LandedRun, LandedType, Receipt, landed_runs, verify_run
 from fhir_features.sources.progress import Progress, on_terminal, silent
 from fhir_features.sources.pulling import PullSummary, TypeSummary, pull
 from fhir_features.sources.reading import UnreadableRest, read_lines
 
 __all__ = [
+    "Check",
     "LandedFile",
     "LandedRun",
     "LandedType",
@@ -14,6 +16,7 @@ __all__ = [
     "Receipt",
     "TypeSummary",
     "UnreadableRest",
+    "examine",
     "landed_runs",
     "on_terminal",
     "pull",

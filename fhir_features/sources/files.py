@@ -32,7 +32,7 @@ def land_files(name: str, source: Source, run: OpenRun, landed: set[str], progre
     Raises SourceUnreachable when a folder cannot be read, SourceIncomplete when a file cannot be.
     """
     assert source.path is not None
-    paths = _found(name, source.path)
+    paths = found_files(name, source.path)
     done = landed | {file.original_sha256 or "" for file in run.files()}
     for number, path in enumerate(paths, start=1):
         progress(name, "files", number, len(paths))
@@ -78,7 +78,12 @@ def files_warnings(source: Source, run: OpenRun) -> list[str]:
     return warnings
 
 
-def _found(name: str, folder: Path) -> list[Path]:
+def found_files(name: str, folder: Path) -> list[Path]:
+    """The files of a folder, and of the folders in it, that may hold resources, in the order of their names.
+
+    Raises SourceUnreachable when a folder cannot be read.
+    """
+
     def refuse(error: OSError) -> None:
         raise SourceUnreachable(
             f"source '{name}': its folder {folder} cannot be read ({error.strerror}): correct 'path' or its permissions"
@@ -90,7 +95,7 @@ def _found(name: str, folder: Path) -> list[Path]:
 
 
 def _land(run: OpenRun, path: Path, folder: Path) -> LandedFile:
-    ending, compression = _endings(path)
+    ending, compression = endings(path)
     copy = run.folder / f"copy{compression or '.zst'}"
     original_sha256 = _copy(path, copy, compress=not compression)
     draft = LandedFile(
@@ -114,7 +119,8 @@ def _land(run: OpenRun, path: Path, folder: Path) -> LandedFile:
     return draft.model_copy(update={"name": landed, "resource_type": only_type, **counts})
 
 
-def _endings(path: Path) -> tuple[str, str]:
+def endings(path: Path) -> tuple[str, str]:
+    """How the name of a file that was found ends: its kind, and its compression or nothing, in lower case."""
     match = _FILE_NAME.fullmatch(path.name)
     assert match is not None
     return match[1].lower(), (match[2] or "").lower()

@@ -21,11 +21,17 @@ def site_patients(site: str, run: OpenRun, before: LandedRun | None) -> Iterator
     `before` is the earliest of this source's runs whose watermarks still count. It asked about the patients that it
     landed itself and those of runs that had finished when it began; of others one cannot be sure.
     """
-    for past in landed_runs(run.folder.parent.parent):
-        if past.site == site:
-            known = before is not None and (past.folder == before.folder or past.finished_at <= before.started_at)
-            yield from ((id, known) for id in _ids(past.folder, past.files))
+    for past, id in landed_patients(run.folder.parent.parent, site):
+        known = before is not None and (past.folder == before.folder or past.finished_at <= before.started_at)
+        yield id, known
     yield from ((id, False) for id in _ids(run.folder, run.files()))
+
+
+def landed_patients(landing: Path, site: str) -> Iterator[tuple[LandedRun, str]]:
+    """Every Patient of the site in the finished runs of any source: the run, and the id."""
+    for past in landed_runs(landing):
+        if past.site == site:
+            yield from ((past, id) for id in _ids(past.folder, past.files))
 
 
 class _Resource(msgspec.Struct, frozen=True):
