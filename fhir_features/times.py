@@ -21,6 +21,7 @@ _MICROSECONDS = {
     "w": 604_800_000_000,
 }
 _DURATION = re.compile(r"(\d{1,6})\s*(s|min|h|d|w)")
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=UTC)
 DAY_US = _MICROSECONDS["d"]
 
 
@@ -34,6 +35,11 @@ def duration_us(text: str) -> int:
     if length == 0:
         raise ValueError(f"'{text}' is not a duration: it has no length")
     return length
+
+
+def epoch_us(moment: dt.datetime) -> int:
+    """An instant in microseconds since 1970-01-01T00:00:00Z."""
+    return (moment - _EPOCH) // dt.timedelta(microseconds=1)
 
 
 def duration_text(us: int) -> str:

@@ -1,17 +1,17 @@
 """The dictionaries of distinct CodeableConcepts and units: what a source wrote in, a 64-bit id out.
 
 An id is the hash of the content, so that two runs, two sites and two stores give the same id to the same codings.
-A dictionary remembers what it has seen in this run; whether the store has it too is decided at the commit.
+A dictionary remembers what it has met; whether the store has it too is decided at the commit.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 
 import msgspec
 
-from fhir_features.normalize.structs import CodeableConcept, Coding, Quantity
+from fhir_features.normalize.structs import CodeableConcept, Quantity
 
 CodingRow = tuple[int, int, str | None, str | None, str | None, str | None, bool | None]
 UnitRow = tuple[int, str | None, str | None, str | None]
@@ -24,26 +24,22 @@ def content_id(content: object) -> int:
 
 
 class Dictionary:
-    """The codings and units that a run has met."""
+    """The codings and units that were met."""
 
     def __init__(self) -> None:
         self._ids: dict[Hashable, int] = {}
-        self.codings: list[CodingRow] = []
-        self.units: list[UnitRow] = []
+        self._codings: list[CodingRow] = []
+        self._units: list[UnitRow] = []
 
     def code_id(self, concept: CodeableConcept | None) -> int | None:
-        """The id of a concept's codings; null for one that has none. Its free text is not part of it."""
+        """The id of a concept's codings, in their order; null for one that has none. Its text is not part of it."""
         if concept is None or not concept.coding:
             return None
-        return self.codings_id(concept.coding)
-
-    def codings_id(self, codings: Iterable[Coding]) -> int:
-        """The id of some codings, in their order."""
-        key = tuple((c.system, c.code, c.version, c.display, c.user_selected) for c in codings)
+        key = tuple([(c.system, c.code, c.version, c.display, c.user_selected) for c in concept.coding])
         known = self._ids.get(key)
         if known is None:
             known = self._ids[key] = content_id(key)
-            self.codings.extend((known, ordinal, *coding) for ordinal, coding in enumerate(key))
+            self._codings += [(known, ordinal, *coding) for ordinal, coding in enumerate(key)]
         return known
 
     def unit_id(self, quantity: Quantity | None) -> int | None:
@@ -54,5 +50,11 @@ class Dictionary:
         known = self._ids.get(key)
         if known is None:
             known = self._ids[key] = content_id(key)
-            self.units.append((known, *key))
+            self._units.append((known, *key))
         return known
+
+    def newly_met(self) -> tuple[list[CodingRow], list[UnitRow]]:
+        """The rows of the codings and of the units that were met since this was last asked."""
+        met = self._codings, self._units
+        self._codings, self._units = [], []
+        return met

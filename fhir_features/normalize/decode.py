@@ -1,25 +1,25 @@
-"""One line or Bundle entry in; out what it is: a resource with its raw rows, a deletion, an ignored type, or a
-rejection that says by which rule, at which JSON path and why, without patient data.
+"""Lines or Bundle entries in; Arrow batches out: of what each line is, and of the raw rows of those that are resources.
 
-A rejection still carries what could be read of the resource's name (type, id, version, status), so that it can close
-the version before it.
+A line is a resource that can be normalized, the word of a deletion, of a type that is ignored, or rejected: by which
+rule, at which JSON path and why, without patient data. A rejection still carries what could be read of the resource's
+name (type, id, version, status), so that it can close the version before it.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator
+from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+import pyarrow as pa
 
 from fhir_features.normalize import structs as fhir
-from fhir_features.normalize.codes import Dictionary, content_id
+from fhir_features.normalize.codes import CodingRow, Dictionary, UnitRow, content_id
 from fhir_features.normalize.elements import VERIFICATION_STATUS, Unusable, code, patient_of
 from fhir_features.normalize.r4_types import R4_TYPES
-from fhir_features.normalize.rows import RAW_TABLES, Row
+from fhir_features.normalize.rows import RAW_TABLES, Columns, Row, arrow_table
 
 _RESOURCE = msgspec.json.Decoder(fhir.NORMALIZED)
 _BUNDLE = msgspec.json.Decoder(fhir.Bundle)
@@ -28,9 +28,35 @@ _PATH = re.compile(r" - at `(.+)`$")
 # Free of values as they are, msgspec's messages of these kinds quote what they found.
 _QUOTED = re.compile(r"'.*'")
 
+VERSION_COLUMNS: Columns = (
+    ("row_no", pa.int64()),
+    ("resource_type", pa.string()),
+    ("resource_id", pa.string()),
+    ("version_id", pa.string()),
+    ("last_updated_text", pa.string()),
+    ("received_at", pa.timestamp("us", tz="UTC")),
+    ("content_hash", pa.int64()),
+    ("patient_id", pa.string()),
+    ("outcome", pa.string()),
+    ("withdrawn", pa.bool_()),
+    ("file_no", pa.int32()),
+    ("line", pa.int64()),
+)
+QUARANTINE_COLUMNS: Columns = (
+    ("file_no", pa.int32()),
+    ("line", pa.int64()),
+    ("resource_type", pa.string()),
+    ("resource_id", pa.string()),
+    ("json_path", pa.string()),
+    ("rule", pa.string()),
+    ("reason", pa.string()),
+)
 
-@dataclass(frozen=True)
-class Name:
+# Received at (UTC, microseconds since 1970), number of the file in the run, number of the line in the file.
+Place = tuple[int, int, int]
+
+
+class Name(NamedTuple):
     """Which version of which resource a line is about, as far as that can be read."""
 
     resource_type: str | None = None
@@ -38,17 +64,6 @@ class Name:
     version_id: str | None = None
     last_updated: str | None = None
     status: str | None = None
-
-
-@dataclass(frozen=True)
-class Normalized:
-    """A resource that can be normalized. `content_hash` is null where its name tells its version for sure."""
-
-    name: Name
-    patient_id: str | None
-    withdrawn: bool
-    content_hash: int | None
-    rows: list[Row]
 
 
 @dataclass(frozen=True)
@@ -75,90 +90,179 @@ class Rejected:
     reason: str
 
 
-Outcome = Normalized | Deleted | Ignored | Rejected
+# What a line can be that is no resource which can be normalized.
+Other = Deleted | Ignored | Rejected
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What some lines hold, in their order. `row_no` numbers what was received in it from 0 on.
+
+    `versions` has a row a resource version that could be named, `quarantine` one a rejection, `rows` by resource type
+    the raw rows; `codings` and `units` are those that the decoder had not met before.
+    """
+
+    received: int
+    versions: pa.Table
+    quarantine: pa.Table
+    rows: dict[str, pa.Table]
+    codings: list[CodingRow]
+    units: list[UnitRow]
+    ignored: Counter[str]
 
 
 class Decoder:
-    """Decodes the lines of a run. `dictionary` collects their codings and units."""
+    """Decodes lines, one after the other, and hands over what they hold as batches."""
 
-    def __init__(self, dictionary: Dictionary) -> None:
-        self._dictionary = dictionary
-        self._numbers = itertools.count(1)
+    def __init__(self) -> None:
+        self._dictionary = Dictionary()
+        self._start()
 
-    def line(self, line: bytes) -> Iterator[tuple[int, Outcome]]:
-        """What one NDJSON line is, with its number. It is one resource, but for a Bundle, which is what is in it."""
-        row_no = next(self._numbers)
-        first = self._resource(line, row_no)
-        if isinstance(first, Ignored) and first.resource_type == "Bundle":
-            yield from self._bundle(line)
+    def _start(self) -> None:
+        self.received = 0
+        self._rows: defaultdict[str, list[Row]] = defaultdict(list)
+        self._versions: list[Row] = []
+        self._quarantine: list[Row] = []
+        self._ignored: Counter[str] = Counter()
+
+    def line(self, line: bytes, place: Place) -> None:
+        """Take an NDJSON line. It is one resource, but for a Bundle, which is what is in it."""
+        other = self._resource(line, place)
+        if other is None:
+            return
+        if isinstance(other, Ignored) and other.resource_type == "Bundle":
+            self._bundle(line, place)
         else:
-            yield row_no, first
+            self._take(other, place)
 
-    def entry(self, line: bytes) -> Iterator[tuple[int, Outcome]]:
-        """What one entry of a Bundle file is, with its number."""
-        row_no = next(self._numbers)
+    def entry(self, line: bytes, place: Place) -> None:
+        """Take an entry of a Bundle file."""
         try:
             entry = _ENTRY.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            yield row_no, _rejected(Name(), error)
+            self._take(_rejected(Name(), error), place)
         else:
-            yield row_no, self._entry(entry, row_no)
+            self._entry(entry, place)
 
-    def unreadable(self, resource_type: str | None, reason: str) -> tuple[int, Outcome]:
-        """The place of a file from which on no line can be read, with its number."""
-        return next(self._numbers), Rejected(Name(resource_type), "unreadable", None, reason)
+    def unreadable(self, resource_type: str | None, reason: str, place: Place) -> None:
+        """Take the place of a file from which on no line can be read."""
+        self._take(Rejected(Name(resource_type), "unreadable", None, reason), place)
 
-    def _bundle(self, line: bytes) -> Iterator[tuple[int, Outcome]]:
+    def batch(self) -> Batch:
+        """What was taken since the last batch."""
+        codings, units = self._dictionary.newly_met()
+        batch = Batch(
+            received=self.received,
+            versions=arrow_table(VERSION_COLUMNS, self._versions),
+            quarantine=arrow_table(QUARANTINE_COLUMNS, self._quarantine),
+            rows={name: arrow_table(RAW_TABLES[name].columns, rows) for name, rows in self._rows.items() if rows},
+            codings=codings,
+            units=units,
+            ignored=self._ignored,
+        )
+        self._start()
+        return batch
+
+    def _bundle(self, line: bytes, place: Place) -> None:
         try:
             bundle = _BUNDLE.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            yield next(self._numbers), _rejected(Name("Bundle"), error)
+            self._take(_rejected(Name("Bundle"), error), place)
             return
         for entry in bundle.entry:
-            row_no = next(self._numbers)
-            yield row_no, self._entry(entry, row_no)
+            self._entry(entry, place)
 
-    def _entry(self, entry: fhir.Entry, row_no: int) -> Outcome:
+    def _entry(self, entry: fhir.Entry, place: Place) -> None:
+        other: Other | None
         if entry.request is not None and entry.request.method == "DELETE":
-            return _deleted(entry)
-        resource = bytes(entry.resource)
-        if not resource:
-            return Rejected(Name(), "required", "$.resource", "the entry has no resource and is no deletion")
-        outcome = self._resource(resource, row_no)
-        if isinstance(outcome, Ignored) and outcome.resource_type == "Bundle":
-            return Rejected(Name("Bundle"), "bundle", "$.resource", "a Bundle inside a Bundle is not read")
-        return outcome
+            other = _deleted(entry)
+        elif resource := bytes(entry.resource):
+            other = self._resource(resource, place)
+        else:
+            other = Rejected(Name(), "required", "$.resource", "the entry has no resource and is no deletion")
+        if isinstance(other, Ignored) and other.resource_type == "Bundle":
+            other = Rejected(Name("Bundle"), "bundle", "$.resource", "a Bundle inside a Bundle is not read")
+        if other is not None:
+            self._take(other, place)
 
-    def _resource(self, line: bytes, row_no: int) -> Outcome:
+    def _resource(self, line: bytes, place: Place) -> Other | None:
+        """Take a resource that can be normalized; of any other, what it is."""
         try:
             line.decode()  # Text in elements that are skipped is checked nowhere else.
             resource = _RESOURCE.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return _classify(line, error)
         resource_type = type(resource).__name__
-        meta = resource.meta or fhir.Meta()
-        name = Name(resource_type, resource.id, meta.version_id, meta.last_updated, _status(resource))
+        meta = resource.meta or _NO_META
+        status = _status(resource)
         try:
-            return self._normalized(resource, name, line, row_no)
-        except Unusable as unusable:
-            return Rejected(name, unusable.rule, unusable.json_path, unusable.reason)
-        except msgspec.DecodeError as error:  # of a contained resource
-            return _rejected(name, error)
-
-    def _normalized(self, resource: Any, name: Name, line: bytes, row_no: int) -> Normalized:
-        if not name.resource_id:
-            raise Unusable("id", "$.id", "it has no id")
-        if resource.modifier_extension:
-            # FHIR R4: a resource whose modifier extension is not understood must not be processed.
-            # https://hl7.org/fhir/R4/extensibility.html#modifierExtension
-            raise Unusable("modifier-extension", "$.modifierExtension", "a modifier extension is not understood")
-        return Normalized(
-            name=name,
-            patient_id=None if name.resource_type in ("Medication", "DiagnosticReport") else patient_of(resource),
-            withdrawn=name.status == "entered-in-error",
-            content_hash=None if name.version_id and name.last_updated else content_id(msgspec.json.decode(line)),
-            rows=RAW_TABLES[str(name.resource_type)].rows(resource, row_no, self._dictionary),
+            _check(resource)
+            patient_id = None if resource_type in _OF_NO_PATIENT else patient_of(resource)
+            rows = RAW_TABLES[resource_type].rows(resource, self.received, self._dictionary)
+        except (Unusable, msgspec.DecodeError) as error:
+            name = Name(resource_type, resource.id, meta.version_id, meta.last_updated, status)
+            if isinstance(error, Unusable):
+                return Rejected(name, error.rule, error.json_path, error.reason)
+            return _rejected(name, error)  # of a contained resource
+        version = (self.received, resource_type, resource.id, meta.version_id, meta.last_updated)
+        named = meta.version_id and meta.last_updated
+        content_hash = None if named else content_id(msgspec.json.decode(line))
+        received_at, file_no, number = place
+        self._versions.append(
+            (
+                *version,
+                received_at,
+                content_hash,
+                patient_id,
+                "normalized",
+                status == "entered-in-error",
+                file_no,
+                number,
+            )
         )
+        self._rows[resource_type] += rows
+        self.received += 1
+        return None
+
+    def _take(self, other: Other, place: Place) -> None:
+        if isinstance(other, Ignored):
+            self._ignored[other.resource_type] += 1
+        elif isinstance(other, Deleted):
+            # Two deletions have the same content: a repeated word of a deletion is a duplicate.
+            self._name(other.name, "deleted", 0, place)
+        else:
+            self._reject(other, place)
+        self.received += 1
+
+    def _reject(self, rejected: Rejected, place: Place) -> None:
+        name = rejected.name
+        _, file_no, line = place
+        self._quarantine.append(
+            (file_no, line, name.resource_type, name.resource_id, rejected.json_path, rejected.rule, rejected.reason)
+        )
+        says_status = name.status is not None or name.resource_type in ("Patient", "Condition", "Medication")
+        says_version = name.version_id or name.last_updated
+        if name.resource_type in RAW_TABLES and name.resource_id and says_version and says_status:
+            self._name(name, "quarantined", None, place)
+
+    def _name(self, name: Name, outcome: str, content_hash: int | None, place: Place) -> None:
+        received_at, file_no, line = place
+        self._versions.append(
+            (self.received, *name[:4], received_at, content_hash, None, outcome, False, file_no, line)
+        )
+
+
+_NO_META = fhir.Meta()
+_OF_NO_PATIENT = ("Medication", "DiagnosticReport")
+
+
+def _check(resource: Any) -> None:
+    if not resource.id:
+        raise Unusable("id", "$.id", "it has no id")
+    if resource.modifier_extension:
+        # FHIR R4: a resource whose modifier extension is not understood must not be processed.
+        # https://hl7.org/fhir/R4/extensibility.html#modifierExtension
+        raise Unusable("modifier-extension", "$.modifierExtension", "a modifier extension is not understood")
 
 
 def _status(resource: Any) -> str | None:
@@ -167,7 +271,7 @@ def _status(resource: Any) -> str | None:
     return getattr(resource, "status", None)
 
 
-def _deleted(entry: fhir.Entry) -> Outcome:
+def _deleted(entry: fhir.Entry) -> Other:
     url = (entry.request.url if entry.request else None) or ""
     parts = url.split("?")[0].split("/_history/")[0].split("/")
     if len(parts) < 2 or not parts[-1] or parts[-2] not in R4_TYPES:
@@ -178,7 +282,7 @@ def _deleted(entry: fhir.Entry) -> Outcome:
     return Deleted(Name(resource_type, resource_id, None, entry.response.last_modified if entry.response else None))
 
 
-def _classify(line: bytes, error: Exception) -> Outcome:
+def _classify(line: bytes, error: Exception) -> Other:
     """What a line is that is none of the resources that are normalized: of another type, or broken."""
     try:
         name = _name(line)

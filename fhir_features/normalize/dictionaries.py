@@ -10,8 +10,8 @@ import duckdb
 import pyarrow as pa
 
 from fhir_features.errors import LakeError
-from fhir_features.normalize.codes import Dictionary
-from fhir_features.normalize.staging import arrow_table
+from fhir_features.normalize.rows import arrow_table
+from fhir_features.normalize.staging import Staging
 from fhir_features.ontology import Ontologies
 
 _CODINGS = (
@@ -36,11 +36,11 @@ _CODINGS_LEFT = _left("codings", "code_id", "resolution")
 _UNITS_LEFT = _left("units", "unit_id", "unit_resolution")
 
 
-def insert_dictionary(con: duckdb.DuckDBPyConnection, dictionary: Dictionary, store_seq: int) -> None:
+def insert_dictionary(con: duckdb.DuckDBPyConnection, staging: Staging, store_seq: int) -> None:
     """Insert the codings and units that the lake lacks. Raises LakeError when an id already means something else."""
     for name, key, columns, rows in (
-        ("codings", ("code_id", "ordinal"), _CODINGS, sorted(dictionary.codings, key=lambda row: row[:2])),
-        ("units", ("unit_id",), _UNITS, sorted(dictionary.units, key=lambda row: row[0])),
+        ("codings", ("code_id", "ordinal"), _CODINGS, staging.codings),
+        ("units", ("unit_id",), _UNITS, staging.units),
     ):
         con.register("met", arrow_table(columns, rows))
         content = [column for column, _ in columns if column not in key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,9 @@ def local_id(reference: fhir.Reference | None, resource_type: str) -> str | None
     text = reference.reference if reference else None
     if not text:
         return None
+    head, _, tail = text.partition("/")
+    if head == resource_type and "/" not in tail:
+        return tail or None
     if text.startswith("urn:uuid:"):
         return text.removeprefix("urn:uuid:")
     parts = text.split("/_history/")[0].split("/")
@@ -107,7 +111,7 @@ def days(duration: fhir.Quantity | None) -> float | None:
     return None if factor is None else duration.value * factor
 
 
-def codes(concepts: list[fhir.CodeableConcept]) -> list[str]:
+def codes(concepts: Sequence[fhir.CodeableConcept]) -> list[str]:
     """The codes of all codings of some concepts, whatever their systems."""
     return [coding.code for concept in concepts for coding in concept.coding if coding.code]
 

@@ -1,8 +1,9 @@
 """How FHIR dates and times are read: texts in, the first and last UTC instant that each can mean out (TIME section E).
 
-DuckDB reads the distinct texts of a whole batch at once. `first_at` is what counts for when something was true,
-`last_at` for when it was known; `day` is the first day of the calendar, which a birthday is; `precision` names what was
-written. All are null for a text that is not a date, dateTime or instant of FHIR, or that does not exist.
+DuckDB reads the texts of a whole batch at once: the plain ones by its own cast, each of the others once. `first_at` is
+what counts for when something was true, `last_at` for when it was known; `day` is the first day of the calendar, which
+a birthday is; `precision` names what was written. All are null for a text that is not a date, dateTime or instant of
+FHIR, or that does not exist.
 
 Source of the grammar: https://hl7.org/fhir/R4/datatypes.html#dateTime. More lenient than it in two places that occur in
 practice: a time may lack its seconds, and its offset (TIME rule 20: then it is in the source's zone).
@@ -20,8 +21,10 @@ _DAY = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
 _DATE = rf"\d{{4}}|\d{{4}}-(0[1-9]|1[0-2])|{_DAY}"
 _OFFSET = r"(Z|[+-](0\d|1[0-3]):[0-5]\d|[+-]14:00)"
 _TIME = rf"{_DAY}T([01]\d|2[0-3]):[0-5]\d(:([0-5]\d|60)(\.\d+)?)?{_OFFSET}?"
-# What nearly every text is, and DuckDB's own cast reads several times as fast.
+# What nearly every text is, and DuckDB's own cast reads many times as fast. An offset can carry a text over the ends of
+# the calendar, so its first and last days are left to the rules.
 _PLAIN = rf"{_DAY}T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{{1,6}})?{_OFFSET}"
+_IS_PLAIN = f"(regexp_full_match(text, '{_PLAIN}') AND text BETWEEN '0001-01-02' AND '9999-12-31')"
 
 _MIDNIGHT = rf"{_DAY}T00:00(:00(\.0+)?)?{_OFFSET}?"
 
@@ -34,9 +37,6 @@ CREATE OR REPLACE TEMP TABLE instants AS
 WITH written AS MATERIALIZED (
   SELECT
     text,
-    regexp_full_match(text, '{_PLAIN}')
-      AND text >= '0001'
-      AND NOT (getvariable('midnight_is_date') AND regexp_full_match(text, '{_MIDNIGHT}')) AS plain,
     CASE
       WHEN text < '0001' THEN NULL
       WHEN regexp_full_match(text, '{_DATE}')
@@ -44,7 +44,7 @@ WITH written AS MATERIALIZED (
       WHEN regexp_full_match(text, '{_TIME}')
       THEN CASE WHEN contains(text, '.') THEN 'subsecond' WHEN text[17:17] = ':' THEN 'second' ELSE 'minute' END
     END AS precision
-  FROM texts
+  FROM odd_texts
 ),
 completed AS MATERIALIZED (
   SELECT
@@ -77,7 +77,7 @@ completed AS MATERIALIZED (
       ELSE INTERVAL 1 MICROSECOND
     END AS width
   FROM written
-  WHERE precision IS NOT NULL AND NOT plain
+  WHERE precision IS NOT NULL
 ),
 placed AS MATERIALIZED (
   SELECT
@@ -99,18 +99,9 @@ candidates AS MATERIALIZED (
 SELECT
   text,
   precision,
-  TRY_CAST(text[1:10] AS DATE) AS day,
-  TRY_CAST(text AS TIMESTAMPTZ) AS first_at,
-  TRY_CAST(text AS TIMESTAMPTZ) AS last_at
-FROM written
-WHERE plain
-UNION ALL
-SELECT
-  text,
-  precision,
-  first_local::DATE,
-  timezone('UTC', first_local - utc_offset),
-  timezone('UTC', last_local - utc_offset)
+  first_local::DATE AS day,
+  timezone('UTC', first_local - utc_offset) AS first_at,
+  timezone('UTC', last_local - utc_offset) AS last_at
 FROM placed
 WHERE utc_offset IS NOT NULL
 UNION ALL
@@ -126,26 +117,51 @@ SELECT
     list_max([utc FOR utc IN [last_before, last_after] IF timezone(getvariable('zone'), utc) = last_local]),
     greatest(last_before, last_after)
   )
-FROM candidates"""
+FROM candidates
+UNION ALL
+SELECT text, NULL, NULL, NULL, NULL
+FROM written
+WHERE precision IS NULL"""
 
 
-def read_instants(
+def read_odd_texts(
     con: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], *, zone: str, midnight_is_date: bool
-) -> None:
-    """Make the temporary table `instants` (text, precision, day, first_at, last_at) of all texts in some columns.
+) -> bool:
+    """Whether any text in some columns is not plain; if so, make the temporary table `instants` of those that are not.
 
-    `zone` is the time zone of texts without an offset. The connection must be in UTC. A text that cannot be read is
-    not in it, or has a null `first_at`.
+    `instants` is (text, precision, day, first_at, last_at), what is null where a text cannot be read. `zone` is the
+    time zone of texts without an offset. The connection must be in UTC.
     """
     texts = "\nUNION ALL\n".join(f"SELECT {identifier(column)} AS text FROM {table}" for column in columns)
-    con.execute(f"CREATE OR REPLACE TEMP VIEW texts AS\nSELECT DISTINCT text FROM (\n{texts}\n) WHERE text IS NOT NULL")
+    is_midnight = f" OR regexp_full_match(text, '{_MIDNIGHT}')" if midnight_is_date else ""
+    con.execute(f"""
+CREATE OR REPLACE TEMP TABLE odd_texts AS
+SELECT DISTINCT text
+FROM (
+{texts}
+)
+WHERE NOT {_IS_PLAIN}{is_midnight}""")
+    if con.execute("FROM odd_texts LIMIT 1").fetchone() is None:
+        return False
     con.execute(
         "CREATE OR REPLACE TEMP MACRO zone_offset(utc) AS timezone(getvariable('zone'), timezone('UTC', utc)) - utc"
     )
     con.execute("SET VARIABLE zone = ?", [zone])
     con.execute("SET VARIABLE midnight_is_date = ?", [midnight_is_date])
     con.execute(_READ)
-    # An offset can carry a text over the ends of the calendar that everything else here can read.
-    con.execute(
-        "DELETE FROM instants WHERE first_at < '0001-01-01 00:00:00+00' OR last_at >= '10000-01-01 00:00:00+00'"
-    )
+    con.execute("""
+UPDATE instants
+SET first_at = NULL, last_at = NULL
+WHERE first_at < '0001-01-01 00:00:00+00' OR last_at >= '10000-01-01 00:00:00+00'""")
+    return True
+
+
+def plain_instant(text: str) -> dict[str, str]:
+    """What a plain text in a column means, as SQL expressions: `first_at`, `last_at`, `precision` and `day`."""
+    read = f"TRY_CAST({text} AS TIMESTAMPTZ)"
+    return {
+        "first_at": read,
+        "last_at": read,
+        "precision": f"CASE WHEN contains({text}, '.') THEN 'subsecond' WHEN {text} IS NOT NULL THEN 'second' END",
+        "day": f"TRY_CAST({text}[1:10] AS DATE)",
+    }

@@ -6,7 +6,7 @@ resource unusable as a whole is raised as `Unusable`, with the rule, the JSON pa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,11 +28,12 @@ from fhir_features.normalize.elements import (
 )
 
 Row = tuple[Any, ...]
+Columns = tuple[tuple[str, pa.DataType], ...]
 
 _INT, _TEXT, _NUMBER, _FLAG = pa.int64(), pa.string(), pa.float64(), pa.bool_()
 _TEXTS = pa.list_(pa.string())
 
-OBSERVATION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+OBSERVATION_COLUMNS: Columns = (
     ("row_no", _INT),
     ("component", pa.uint16()),
     ("status", _TEXT),
@@ -65,7 +66,7 @@ OBSERVATION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("reference_high", _NUMBER),
     ("reference_text", _TEXT),
 )
-CONDITION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+CONDITION_COLUMNS: Columns = (
     ("row_no", _INT),
     ("encounter_id", _TEXT),
     ("code_id", _INT),
@@ -85,7 +86,7 @@ CONDITION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("abated", _FLAG),
     ("recorded_text", _TEXT),
 )
-MEDICATION_REQUEST_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+MEDICATION_REQUEST_COLUMNS: Columns = (
     ("row_no", _INT),
     ("encounter_id", _TEXT),
     ("status", _TEXT),
@@ -105,7 +106,7 @@ MEDICATION_REQUEST_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("do_not_perform", _FLAG),
     ("reported", _FLAG),
 )
-ENCOUNTER_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+ENCOUNTER_COLUMNS: Columns = (
     ("row_no", _INT),
     ("status", _TEXT),
     ("class_system", _TEXT),
@@ -115,7 +116,7 @@ ENCOUNTER_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("end_text", _TEXT),
     ("discharge_disposition", _TEXT),
 )
-PATIENT_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+PATIENT_COLUMNS: Columns = (
     ("row_no", _INT),
     ("birth_text", _TEXT),
     ("sex", _TEXT),
@@ -124,9 +125,9 @@ PATIENT_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("replaced_by", _TEXTS),
     ("replaces", _TEXTS),
 )
-MEDICATION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (("row_no", _INT), ("code_id", _INT), ("code_text", _TEXT))
+MEDICATION_COLUMNS: Columns = (("row_no", _INT), ("code_id", _INT), ("code_text", _TEXT))
 # A row a result that the report names.
-DIAGNOSTIC_REPORT_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+DIAGNOSTIC_REPORT_COLUMNS: Columns = (
     ("row_no", _INT),
     ("observation_id", _TEXT),
     ("issued_text", _TEXT),
@@ -163,6 +164,8 @@ def observation_rows(o: fhir.Observation, row_no: int, dictionary: Dictionary) -
         local_id(o.device, "Device"),
         [r.reference for r in (*o.has_member, *o.derived_from) if r.reference],
     )
+    if not o.component:
+        return [(row_no, 0, *shared, *_valued(o, "$", dictionary))]
     if len(o.component) > _MOST_COMPONENTS:
         raise Unusable("value", "$.component", f"it has more than {_MOST_COMPONENTS} components")
     rows = [(row_no, 0, *shared, *_valued(o, "$", dictionary))]
@@ -280,7 +283,7 @@ def diagnostic_report_rows(d: fhir.DiagnosticReport, row_no: int, dictionary: Di
 class RawTable:
     """The raw rows of one resource type: their columns, and what makes them."""
 
-    columns: tuple[tuple[str, pa.DataType], ...]
+    columns: Columns
     rows: Callable[[Any, int, Dictionary], list[Row]]
 
 
@@ -296,11 +299,22 @@ RAW_TABLES: dict[str, RawTable] = {
 }
 
 
+_NO_PERIOD, _NO_RANGE = fhir.Period(), fhir.Range()
+
+
+def arrow_table(columns: Columns, rows: Sequence[Row]) -> pa.Table:
+    """Tuples as an Arrow table."""
+    by_column: list[Any] = list(zip(*rows, strict=True)) or [()] * len(columns)
+    arrays = [pa.array(values, type=kind) for values, (_, kind) in zip(by_column, columns, strict=True)]
+    return pa.table(arrays, names=[name for name, _ in columns])
+
+
 def _effective(o: fhir.Observation) -> tuple[str | None, str | None]:
-    period = o.effective_period or fhir.Period()
-    timing = o.effective_timing.event if o.effective_timing else []
+    if o.effective_date_time is not None:
+        return o.effective_date_time, "$.effectiveDateTime"
+    period = o.effective_period or _NO_PERIOD
+    timing = o.effective_timing.event if o.effective_timing else ()
     choices = (
-        (o.effective_date_time, "$.effectiveDateTime"),
         (o.effective_instant, "$.effectiveInstant"),
         (period.end, "$.effectivePeriod.end"),
         (period.start, "$.effectivePeriod.start"),
@@ -316,9 +330,9 @@ def _valued(v: fhir.Valued, path: str, dictionary: Dictionary) -> Row:
     if quantity is not None and quantity.comparator not in _COMPARATORS:
         raise Unusable("code", f"{path}.valueQuantity.comparator", "its comparator is none of FHIR R4's")
     number = quantity.value if quantity else v.value_integer
-    interval = v.value_period or fhir.Period(v.value_date_time, v.value_date_time)
-    bounds = v.value_range or fhir.Range()
-    ranged = _normal_range(v.reference_range)
+    period = v.value_period or _NO_PERIOD
+    bounds = v.value_range or _NO_RANGE
+    ranged = _normal_range(v.reference_range) if v.reference_range else None
     kept = bytes(v.value_ratio) or bytes(v.value_sampled_data)
     return (
         dictionary.code_id(v.code),
@@ -330,37 +344,43 @@ def _valued(v: fhir.Valued, path: str, dictionary: Dictionary) -> Row:
         dictionary.code_id(v.value_codeable_concept),
         _value_text(v),
         v.value_boolean,
-        interval.start,
-        interval.end,
+        v.value_date_time or period.start,
+        v.value_date_time or period.end,
         bounds.low.value if bounds.low else None,
         bounds.high.value if bounds.high else None,
         kept.decode() or None,
         code(v.data_absent_reason),
-        codes(v.interpretation),
+        codes(v.interpretation) if v.interpretation else (),
         _limit(ranged.low, quantity) if ranged else None,
         _limit(ranged.high, quantity) if ranged else None,
         ranged.text if ranged else None,
     )
 
 
+_VALUE_TYPES = (
+    "Quantity", "CodeableConcept", "string", "boolean", "integer", "Range", "Ratio", "SampledData", "time", "dateTime",
+    "Period",
+)  # fmt: skip
+
+
 def _value_type(v: fhir.Valued, path: str) -> str | None:
-    present = [
-        name
-        for name, value in (
-            ("Quantity", v.value_quantity),
-            ("CodeableConcept", v.value_codeable_concept),
-            ("string", v.value_string),
-            ("boolean", v.value_boolean),
-            ("integer", v.value_integer),
-            ("Range", v.value_range),
-            ("Ratio", bytes(v.value_ratio) or None),
-            ("SampledData", bytes(v.value_sampled_data) or None),
-            ("time", v.value_time),
-            ("dateTime", v.value_date_time),
-            ("Period", v.value_period),
-        )
-        if value is not None
-    ]
+    values = (
+        v.value_quantity,
+        v.value_codeable_concept,
+        v.value_string,
+        v.value_boolean,
+        v.value_integer,
+        v.value_range,
+        None if v.value_ratio is fhir.ABSENT else v.value_ratio,
+        None if v.value_sampled_data is fhir.ABSENT else v.value_sampled_data,
+        v.value_time,
+        v.value_date_time,
+        v.value_period,
+    )
+    absent = values.count(None)
+    if absent == len(values) - 1 and values[0] is not None:
+        return "Quantity"
+    present = [name for name, value in zip(_VALUE_TYPES, values, strict=True) if value is not None]
     if len(present) > 1:
         raise Unusable("value", f"{path}.value[x]", f"it has {len(present)} values: {', '.join(present)}")
     return present[0] if present else None
@@ -372,7 +392,7 @@ def _value_text(v: fhir.Valued) -> str | None:
     return v.value_string if v.value_string is not None else v.value_time
 
 
-def _normal_range(ranges: list[fhir.ReferenceRange]) -> fhir.ReferenceRange | None:
+def _normal_range(ranges: Sequence[fhir.ReferenceRange]) -> fhir.ReferenceRange | None:
     """The first reference range that is the normal one: an absent type means normal.
 
     https://hl7.org/fhir/R4/observation-definitions.html#Observation.referenceRange.type
@@ -384,6 +404,8 @@ def _limit(limit: fhir.Quantity | None, quantity: fhir.Quantity | None) -> float
     """The number of a limit that can be compared with a value as it is: in the same unit, or stated without one."""
     if limit is None:
         return None
+    if quantity is not None and limit.code is not None and limit.code == quantity.code:
+        return limit.value
     units = {limit.code, limit.unit} - {None}
     return limit.value if quantity is None or not units or units & {quantity.code, quantity.unit} else None
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -18,15 +17,14 @@ from fhir_features.config import Config, Source
 from fhir_features.errors import ConfigError, LakeError
 from fhir_features.lake import bucket_count, commit, literal, writing
 from fhir_features.normalize.clocks import read_clocks
-from fhir_features.normalize.codes import Dictionary
 from fhir_features.normalize.context import create_context
-from fhir_features.normalize.decode import Decoder
+from fhir_features.normalize.decoding import decoded
 from fhir_features.normalize.dictionaries import insert_dictionary, insert_resolution, unresolved
 from fhir_features.normalize.events import insert_events
 from fhir_features.normalize.staging import Staging
 from fhir_features.normalize.versions import close_versions, order_versions
 from fhir_features.ontology import Ontologies, load_ontologies
-from fhir_features.sources import LandedFile, LandedRun, Progress, UnreadableRest, landed_runs, read_lines, verify_run
+from fhir_features.sources import LandedRun, Progress, landed_runs, verify_run
 from fhir_features.sources.progress import silent
 
 
@@ -98,13 +96,8 @@ def _normalize_run(
     con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, ontologies: Ontologies, progress: Progress
 ) -> RunSummary:
     _drop_temporary_tables(con)
-    dictionary = Dictionary()
-    staging = Staging(con, source, dictionary)
-    decoder = Decoder(dictionary)
     verify_run(run)
-    for file_no, file in enumerate(run.files):
-        _stage_file(staging, decoder, run.folder, file_no, file, run.source, progress)
-    staging.finish()
+    staging = _stage(con, run, source, progress)
     order_versions(con, run)
     create_context(con, run)
     read_clocks(con, run, source)
@@ -112,33 +105,22 @@ def _normalize_run(
     close_versions(con, run, buckets)
     with commit(con, f"normalize {run.source} {run.run_id}") as store_seq:
         insert_events(con, run, store_seq, source.timezone, buckets)
-        insert_dictionary(con, dictionary, store_seq)
+        insert_dictionary(con, staging, store_seq)
         insert_resolution(con, ontologies, store_seq)
         _insert_quarantine(con, run, store_seq)
         _insert_watermarks(con, run, store_seq)
         return _summary(con, run, staging, store_seq)
 
 
-def _stage_file(
-    staging: Staging,
-    decoder: Decoder,
-    folder: Path,
-    file_no: int,
-    file: LandedFile,
-    source: str,
-    progress: Progress,
-) -> None:
-    decode = decoder.entry if file.format == "bundle" else decoder.line
-    try:
-        for number, received_at, line in read_lines(folder, file):
-            for row_no, outcome in decode(line):
-                staging.add(row_no, outcome, received_at, file_no, number)
-            if number % 1000 == 0:
-                progress(source, f"file {file_no + 1}", number, file.lines)
-    except UnreadableRest as rest:
-        unreadable = decoder.unreadable(file.resource_type, rest.reason)
-        staging.add(*unreadable, rest.received_at, file_no, rest.line)
-    progress(source, f"file {file_no + 1}", file.lines, file.lines)
+def _stage(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, progress: Progress) -> Staging:
+    staging = Staging(con, source)
+    # A batch is too small for two threads to share, and the other cores decode.
+    con.execute("SET threads = 1")
+    for batch in decoded(run, progress):
+        staging.add(batch)
+    con.execute("RESET threads")
+    staging.finish()
+    return staging
 
 
 def _insert_quarantine(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int) -> None:

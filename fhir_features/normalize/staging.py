@@ -1,16 +1,13 @@
-"""The staging of one run: outcomes of the decoder in, temporary DuckDB tables out, with every instant read.
+"""The staging of one run: batches of the decoder in, temporary DuckDB tables out, with every instant read.
 
 `staged_versions` has a row a resource version that could be named, `staged_<table>` the raw rows of each event table
-with their instants, `staged_quarantine` what was rejected. Rows travel in Arrow batches; DuckDB spills to disk what
-does not fit into memory.
+with their instants, `staged_quarantine` what was rejected. DuckDB spills to disk what does not fit into memory.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -18,48 +15,19 @@ import pyarrow as pa
 from fhir_features.config import Source
 from fhir_features.lake import EVENT_TABLES
 from fhir_features.lake.schema import MEDICATIONS, REPORTED_RESULTS
-from fhir_features.normalize.codes import Dictionary
-from fhir_features.normalize.decode import Deleted, Ignored, Name, Normalized, Outcome, Rejected
-from fhir_features.normalize.instants import read_instants
-from fhir_features.normalize.rows import RAW_TABLES, Row
-
-BATCH = 20_000
+from fhir_features.normalize.codes import CodingRow, UnitRow
+from fhir_features.normalize.decode import Batch
+from fhir_features.normalize.instants import plain_instant, read_odd_texts
+from fhir_features.normalize.rows import RAW_TABLES, arrow_table
 
 _OTHER_TABLES = {"Medication": MEDICATIONS, "DiagnosticReport": REPORTED_RESULTS}
-
-Place = tuple[int, dt.datetime, int, int]  # number in the run, received at, file number, line
-
-_INSTANT = pa.timestamp("us", tz="UTC")
-_VERSION_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
-    ("row_no", pa.int64()),
-    ("resource_type", pa.string()),
-    ("resource_id", pa.string()),
-    ("version_id", pa.string()),
-    ("last_updated_text", pa.string()),
-    ("received_at", _INSTANT),
-    ("content_hash", pa.int64()),
-    ("patient_id", pa.string()),
-    ("outcome", pa.string()),
-    ("withdrawn", pa.bool_()),
-    ("file_no", pa.int32()),
-    ("line", pa.int64()),
-)
-_QUARANTINE_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
-    ("file_no", pa.int32()),
-    ("line", pa.int64()),
-    ("resource_type", pa.string()),
-    ("resource_id", pa.string()),
-    ("json_path", pa.string()),
-    ("rule", pa.string()),
-    ("reason", pa.string()),
-)
 
 
 @dataclass(frozen=True)
 class Instant:
     """How one text column is read: which columns come of it, and the JSON path to blame when it is no instant.
 
-    `first`, `last`, `precision` and `day` name the columns for what `read_instants` says of it.
+    `first`, `last`, `precision` and `day` name the columns for what `instants` says of it.
     """
 
     text: str
@@ -110,92 +78,68 @@ def staged(resource_type: str) -> str:
 
 
 class Staging:
-    """Collects the outcomes of one run. `received` and `ignored` count them; call `finish` after the last."""
+    """Takes the batches of a run, one after the other, and stages them."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, source: Source, dictionary: Dictionary) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, source: Source) -> None:
         self._con = con
         self._source = source
-        self._dictionary = dictionary
-        self._versions: list[Row] = []
-        self._quarantine: list[Row] = []
-        self._rows: dict[str, list[Row]] = {resource_type: [] for resource_type in RAW_TABLES}
         self._made: set[str] = set()
+        self._codings: set[CodingRow] = set()
+        self._units: set[UnitRow] = set()
         self.received = 0
         self.ignored: Counter[str] = Counter()
 
-    def add(self, row_no: int, outcome: Outcome, received_at: dt.datetime, file_no: int, line: int) -> None:
-        """Take one outcome and its number in the run, from line `line` of the run's file number `file_no`."""
-        self.received += 1
-        if isinstance(outcome, Ignored):
-            self.ignored[outcome.resource_type] += 1
-            return
-        place = (row_no, received_at, file_no, line)
-        if isinstance(outcome, Normalized):
-            name = outcome.name
-            self._rows[str(name.resource_type)].extend(outcome.rows)
-            self._version(name, place, "normalized", outcome.patient_id, outcome.withdrawn, outcome.content_hash)
-        elif isinstance(outcome, Deleted):
-            # Two deletions have the same content: a repeated word of a deletion is a duplicate.
-            self._version(outcome.name, place, "deleted", None, False, 0)
-        else:
-            self._reject(outcome, place)
-        if len(self._versions) + len(self._quarantine) >= BATCH:
-            self._flush()
+    def add(self, batch: Batch) -> None:
+        """Take the batch that comes next in the run."""
+        self._insert("staged_versions", batch.versions, _VERSION_INSTANTS)
+        self._insert("staged_quarantine", batch.quarantine, ())
+        for resource_type, rows in batch.rows.items():
+            self._insert(staged(resource_type), rows, _INSTANTS[resource_type])
+        self._codings.update(batch.codings)
+        self._units.update(batch.units)
+        self.ignored.update(batch.ignored)
+        self.received += batch.received
 
     def finish(self) -> None:
-        """Stage the rest, and move to the quarantine what has an instant that cannot be read."""
-        self._flush()
-        for resource_type in RAW_TABLES:
-            self._quarantine_bad_instants(staged(resource_type))
+        """Move to the quarantine what has an instant that cannot be read, and make the tables that got no rows."""
         self._quarantine_bad_instants("staged_versions")
-
-    def _version(self, name: Name, place: Place, outcome: str, *content: Any) -> None:
-        """`content` is (patient_id, withdrawn, content_hash), of a resource that can be normalized or was deleted."""
-        row_no, received_at, file_no, line = place
-        patient_id, withdrawn, content_hash = content or (None, False, None)
-        named = (name.resource_type, name.resource_id, name.version_id, name.last_updated)
-        self._versions.append(
-            (row_no, *named, received_at, content_hash, patient_id, outcome, withdrawn, file_no, line)
-        )
-
-    def _reject(self, rejected: Rejected, place: Place) -> None:
-        name = rejected.name
-        *_, file_no, line = place
-        self._quarantine.append(
-            (file_no, line, name.resource_type, name.resource_id, rejected.json_path, rejected.rule, rejected.reason)
-        )
-        says_status = name.status is not None or name.resource_type in ("Patient", "Condition", "Medication")
-        if (
-            name.resource_type in RAW_TABLES
-            and name.resource_id
-            and (name.version_id or name.last_updated)
-            and says_status
-        ):
-            self._version(name, place, "quarantined", None, False, None)
-
-    def _flush(self) -> None:
-        self._insert("staged_versions", _VERSION_COLUMNS, _VERSION_INSTANTS, self._versions)
-        self._insert("staged_quarantine", _QUARANTINE_COLUMNS, (), self._quarantine)
         for resource_type, raw in RAW_TABLES.items():
-            self._insert(staged(resource_type), raw.columns, _INSTANTS[resource_type], self._rows[resource_type])
+            if staged(resource_type) in self._made:
+                self._quarantine_bad_instants(staged(resource_type))
+            else:
+                self._insert(staged(resource_type), arrow_table(raw.columns, []), _INSTANTS[resource_type])
 
-    def _insert(
-        self, table: str, columns: tuple[tuple[str, pa.DataType], ...], instants: tuple[Instant, ...], rows: list[Row]
-    ) -> None:
-        self._con.register("batch", arrow_table(columns, rows))
-        rows.clear()
-        if instants:
-            texts = [instant.text for instant in instants]
-            # lastUpdated is a clock's reading, never a date.
-            midnight = self._source.midnight_is_date and instants is not _VERSION_INSTANTS
-            read_instants(self._con, "batch", texts, zone=self._source.timezone, midnight_is_date=midnight)
+    @property
+    def codings(self) -> list[CodingRow]:
+        """The codings that the run met, by code_id and ordinal."""
+        return sorted(self._codings, key=lambda row: row[:2])
+
+    @property
+    def units(self) -> list[UnitRow]:
+        """The units that the run met, by unit_id."""
+        return sorted(self._units, key=lambda row: row[:1])
+
+    def _insert(self, table: str, rows: pa.Table, instants: tuple[Instant, ...]) -> None:
+        if table in self._made and not rows.num_rows:
+            return
+        self._con.register("batch", rows)
+        # lastUpdated is a clock's reading, never a date.
+        midnight = self._source.midnight_is_date and instants is not _VERSION_INSTANTS
+        texts = [instant.text for instant in instants]
+        odd = bool(texts) and read_odd_texts(
+            self._con, "batch", texts, zone=self._source.timezone, midnight_is_date=midnight
+        )
+        columns = [self._numbered(name) for name in rows.column_names]
         into = f"INSERT INTO {table}" if table in self._made else f"CREATE TEMP TABLE {table} AS"
-        self._con.execute(f"{into}\n{_with_instants(instants)}")
+        self._con.execute(f"{into}\n{_with_instants(columns, instants, odd)}")
         self._made.add(table)
         self._con.unregister("batch")
 
+    def _numbered(self, column: str) -> str:
+        return f"b.row_no + {self.received} AS row_no" if column == "row_no" else f"b.{column}"
+
     def _quarantine_bad_instants(self, table: str) -> None:
-        if table == "staged_medications":
+        if table == "staged_medications" or self._count(f"SELECT count(bad_path) FROM {table}") == 0:
             return
         self._con.execute(f"""
 INSERT INTO staged_quarantine
@@ -209,29 +153,33 @@ UPDATE staged_versions
 SET outcome = 'quarantined'
 WHERE outcome = 'normalized' AND row_no IN (SELECT row_no FROM {table} WHERE bad_path IS NOT NULL)""")
 
+    def _count(self, sql: str) -> int:
+        row = self._con.execute(sql).fetchone()
+        assert row is not None
+        return int(row[0])
 
-def _with_instants(instants: tuple[Instant, ...]) -> str:
+
+def _with_instants(columns: list[str], instants: tuple[Instant, ...], odd: bool) -> str:
     """The rows of `batch` with what their texts mean, and the path of the first one that means nothing."""
-    columns, joins, bad = ["b.*"], "", ""
+    columns, joins, bad = [*columns], "", ""
     for number, instant in enumerate(instants):
-        read = f"i{number}"
-        joins += f"\nLEFT JOIN instants {read} ON {read}.text = b.{instant.text}"
-        bad += f"\n    WHEN b.{instant.text} IS NOT NULL AND {read}.first_at IS NULL THEN {instant.path}"
+        means = plain_instant(f"b.{instant.text}")
+        if odd:
+            read = f"i{number}"
+            joins += f"\nLEFT JOIN instants {read} ON {read}.text = b.{instant.text}"
+            means = {
+                name: f"CASE WHEN {read}.text IS NULL THEN {plain} ELSE {read}.{name} END"
+                for name, plain in means.items()
+            }
+        bad += f"\n    WHEN b.{instant.text} IS NOT NULL AND {instant.first} IS NULL THEN {instant.path}"
         named = {
             "first_at": instant.first,
             "last_at": instant.last,
             "precision": instant.precision,
             "day": instant.day,
         }
-        columns += [f"{read}.{column} AS {name}" for column, name in named.items() if name]
+        columns += [f"{means[column]} AS {name}" for column, name in named.items() if name]
     if instants:
         columns.append(f"CASE{bad}\n  END AS bad_path")
     selected = ",\n  ".join(columns)
     return f"SELECT\n  {selected}\nFROM batch b{joins}"
-
-
-def arrow_table(columns: tuple[tuple[str, Any], ...], rows: list[Row]) -> pa.Table:
-    """Tuples as an Arrow table."""
-    by_column: list[Any] = list(zip(*rows, strict=True)) or [()] * len(columns)
-    arrays = [pa.array(values, type=kind) for values, (_, kind) in zip(by_column, columns, strict=True)]
-    return pa.table(arrays, names=[name for name, _ in columns])

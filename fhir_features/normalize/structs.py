@@ -20,7 +20,7 @@ Integer = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 
 
 class Element(msgspec.Struct, rename="camel", gc=False):
-    """The base of everything below: FHIR names are camelCase."""
+    """The base of everything below: FHIR names are camelCase. Repeating elements are tuples: none costs nothing."""
 
 
 class Meta(Element):
@@ -37,7 +37,7 @@ class Coding(Element):
 
 
 class CodeableConcept(Element):
-    coding: list[Coding] = []
+    coding: tuple[Coding, ...] = ()
     text: str | None = None
 
 
@@ -65,7 +65,7 @@ class Range(Element):
 
 
 class Timing(Element):
-    event: list[str] = []
+    event: tuple[str, ...] = ()
     repeat: TimingRepeat | None = None
 
 
@@ -98,12 +98,12 @@ class Valued(Element):
     value_date_time: str | None = None
     value_period: Period | None = None
     data_absent_reason: CodeableConcept | None = None
-    interpretation: list[CodeableConcept] = []
-    reference_range: list[ReferenceRange] = []
+    interpretation: tuple[CodeableConcept, ...] = ()
+    reference_range: tuple[ReferenceRange, ...] = ()
 
 
 class Component(Valued):
-    modifier_extension: list[Json] = []
+    modifier_extension: tuple[Json, ...] = ()
 
 
 class Header(Element):
@@ -118,8 +118,8 @@ class Header(Element):
 class Resource(Element, tag_field="resourceType"):
     id: str | None = None
     meta: Meta | None = None
-    modifier_extension: list[Json] = []
-    contained: list[Json] = []
+    modifier_extension: tuple[Json, ...] = ()
+    contained: tuple[Json, ...] = ()
 
 
 class PatientLink(Element):
@@ -132,7 +132,7 @@ class Patient(Resource, tag="Patient"):
     gender: str | None = None
     deceased_boolean: bool | None = None
     deceased_date_time: str | None = None
-    link: list[PatientLink] = []
+    link: tuple[PatientLink, ...] = ()
 
 
 class Hospitalization(Element):
@@ -142,7 +142,7 @@ class Hospitalization(Element):
 class Encounter(Resource, tag="Encounter"):
     status: str | None = None
     class_: Coding | None = msgspec.field(name="class", default=None)
-    type: list[CodeableConcept] = []
+    type: tuple[CodeableConcept, ...] = ()
     subject: Reference | None = None
     period: Period | None = None
     hospitalization: Hospitalization | None = None
@@ -152,10 +152,10 @@ class Observation(Valued, tag_field="resourceType", tag="Observation"):
     # The fields of Resource again: Structs cannot have two bases with fields.
     id: str | None = None
     meta: Meta | None = None
-    modifier_extension: list[Json] = []
-    contained: list[Json] = []
+    modifier_extension: tuple[Json, ...] = ()
+    contained: tuple[Json, ...] = ()
     status: str | None = None
-    category: list[CodeableConcept] = []
+    category: tuple[CodeableConcept, ...] = ()
     subject: Reference | None = None
     encounter: Reference | None = None
     effective_date_time: str | None = None
@@ -166,15 +166,15 @@ class Observation(Valued, tag_field="resourceType", tag="Observation"):
     method: CodeableConcept | None = None
     body_site: CodeableConcept | None = None
     device: Reference | None = None
-    has_member: list[Reference] = []
-    derived_from: list[Reference] = []
-    component: list[Component] = []
+    has_member: tuple[Reference, ...] = ()
+    derived_from: tuple[Reference, ...] = ()
+    component: tuple[Component, ...] = ()
 
 
 class Condition(Resource, tag="Condition"):
     clinical_status: CodeableConcept | None = None
     verification_status: CodeableConcept | None = None
-    category: list[CodeableConcept] = []
+    category: tuple[CodeableConcept, ...] = ()
     severity: CodeableConcept | None = None
     code: CodeableConcept | None = None
     subject: Reference | None = None
@@ -198,8 +198,8 @@ class DoseAndRate(Element):
 
 class Dosage(Element):
     timing: Timing | None = None
-    dose_and_rate: list[DoseAndRate] = []
-    modifier_extension: list[Json] = []
+    dose_and_rate: tuple[DoseAndRate, ...] = ()
+    modifier_extension: tuple[Json, ...] = ()
 
 
 class DispenseRequest(Element):
@@ -210,7 +210,7 @@ class DispenseRequest(Element):
 class MedicationRequest(Resource, tag="MedicationRequest"):
     status: str | None = None
     intent: str | None = None
-    category: list[CodeableConcept] = []
+    category: tuple[CodeableConcept, ...] = ()
     do_not_perform: bool | None = None
     reported_boolean: bool | None = None
     reported_reference: Reference | None = None
@@ -219,7 +219,7 @@ class MedicationRequest(Resource, tag="MedicationRequest"):
     subject: Reference | None = None
     encounter: Reference | None = None
     authored_on: str | None = None
-    dosage_instruction: list[Dosage] = []
+    dosage_instruction: tuple[Dosage, ...] = ()
     dispense_request: DispenseRequest | None = None
 
 
@@ -230,7 +230,7 @@ class Medication(Resource, tag="Medication"):
 class DiagnosticReport(Resource, tag="DiagnosticReport"):
     status: str | None = None
     issued: str | None = None
-    result: list[Reference] = []
+    result: tuple[Reference, ...] = ()
 
 
 class ContainedMedication(Element):
@@ -257,7 +257,7 @@ class Entry(Element):
 
 
 class Bundle(Resource, tag="Bundle"):
-    entry: list[Entry] = []
+    entry: tuple[Entry, ...] = ()
 
 
 NORMALIZED = Patient | Encounter | Observation | Condition | MedicationRequest | Medication | DiagnosticReport
