@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -46,6 +47,8 @@ def _checked_duration(text: str) -> str:
     duration_us(text)
     return text
 
+
+_BRANCH = re.compile(r"(literal|dict|function-\w+)\[|(bool|datetime)$")
 
 Duration = Annotated[str, AfterValidator(_checked_duration)]
 LagOrNone = Annotated[str, AfterValidator(lambda text: text if text == "0" else _checked_duration(text))]
@@ -132,11 +135,14 @@ class Source(_Strict):
       type to name.
     - `next_hosts`: other hosts (`host` or `host:port`) that its links name, as servers behind a proxy do; such a link
       is asked for at the host of `base_url`.
-    - `known_at`: a policy for all, or one for a resource type (`Observation`) or a type and category
-      (`Observation/laboratory`); `default` is the rules for witnessed versions and snapshots.
+    - `known_at`: the policy; `default` is the rules for witnessed versions and snapshots.
     - `trust_last_updated`: whether meta.lastUpdated is the server's own clock; `migrated_before`: an earlier
       lastUpdated is a migration's and says nothing.
     - `tolerance`: how much later than its author time a snapshot's lastUpdated may be before its content is suspected.
+
+    Each of these four is one setting for all, or a table of them by resource type (`Observation`), or type and category
+    (`Observation/laboratory`); what such a table leaves out is as without it.
+
     - `bedside` with `bedside_lag`: Observation categories that are known at their effective end plus the lag when they
       have no `issued`.
     - `coding_lag`: how long after the end of its encounter a discharge diagnosis is coded.
@@ -161,9 +167,9 @@ class Source(_Strict):
     categories: dict[ResourceType, tuple[str, ...]] = {}
     next_hosts: tuple[str, ...] = ()
     known_at: KnownAtPolicy | dict[str, KnownAtPolicy] = "default"
-    trust_last_updated: bool = True
-    migrated_before: AwareDatetime | None = None
-    tolerance: Duration = "1d"
+    trust_last_updated: bool | dict[str, bool] = True
+    migrated_before: AwareDatetime | dict[str, AwareDatetime] | None = None
+    tolerance: Duration | dict[str, Duration] = "1d"
     bedside: tuple[str, ...] = ("vital-signs",)
     bedside_lag: LagOrNone = "0"
     coding_lag: LagOrNone = "0"
@@ -204,25 +210,25 @@ class Source(_Strict):
                 raise ValueError(f"'{host}' is no host: write 'host' or 'host:port'")
         return hosts
 
-    @field_validator("known_at")
+    @field_validator("known_at", "trust_last_updated", "migrated_before", "tolerance")
     @classmethod
-    def _are_for_known_types(cls, policy: KnownAtPolicy | dict[str, KnownAtPolicy]) -> Any:
-        for key in policy if isinstance(policy, dict) else ():
+    def _are_for_known_types(cls, setting: Any) -> Any:
+        for key in setting if isinstance(setting, dict) else ():
             resource_type = key.partition("/")[0]
             if resource_type not in get_args(ResourceType):
                 raise ValueError(
                     f"unknown resource type in '{key}': {did_you_mean(resource_type, get_args(ResourceType))}"
                 )
-        return policy
+        return setting
 
-    def known_at_policy(self, resource_type: str, category: str | None = None) -> KnownAtPolicy:
-        """The policy for one resource type and category: the most specific one that is configured."""
-        if isinstance(self.known_at, str):
-            return self.known_at
-        for key in (f"{resource_type}/{category}", resource_type):
-            if key in self.known_at:
-                return self.known_at[key]
-        return "default"
+    def setting(self, name: str, resource_type: str, categories: Sequence[str] = ()) -> Any:
+        """`known_at`, `trust_last_updated`, `migrated_before` or `tolerance` for one resource type and its categories:
+        that of the first category that has one of its own, else that of the type, else the default."""
+        setting = getattr(self, name)
+        if not isinstance(setting, dict):
+            return setting
+        keys = [*(f"{resource_type}/{category}" for category in categories), resource_type]
+        return next((setting[key] for key in keys if key in setting), type(self).model_fields[name].default)
 
 
 class Features(_Strict):
@@ -276,8 +282,10 @@ def load_config(path: str | Path) -> Config:
 
 
 def _first_problem(error: ValidationError, raw: dict[str, Any]) -> str:
-    problem = error.errors()[0]
-    where = [str(part) for part in problem["loc"] if not str(part).startswith(("literal[", "dict[", "function-"))]
+    # Of what a union refuses, the branch that came furthest says most.
+    problem = max(error.errors(), key=lambda each: len(each["loc"]))
+    # What pydantic names of a union is no key of ours.
+    where = [part for part in map(str, problem["loc"]) if not _BRANCH.match(part)]
     key = ".".join(where)
     if problem["type"] == "extra_forbidden":
         return f"unknown key '{key}': {did_you_mean(where[-1], _known_keys(where[:-1]))}"

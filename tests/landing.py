@@ -33,10 +33,11 @@ def land(
     *,
     since: dt.datetime | None = None,
     backfill: bool = False,
+    history: bool = False,
     format: str = "ndjson",
 ) -> LandedRun:
-    """Land one run of the source `ward`, all of it received at one instant. `since` makes it an incremental pull, and
-    `backfill` the history of patients who are new in it."""
+    """Land one run of the source `ward`, all of it received at one instant. `since` makes it an incremental pull,
+    `backfill` one of patients who are new in it, and `history` one that reads what happened from the histories of the types."""
     run_id = received_at.strftime("%Y%m%dT%H%M%S%fZ")
     folder = config.warehouse.path / "landing" / "ward" / run_id
     folder.mkdir(parents=True)
@@ -60,7 +61,15 @@ def land(
         backfill=backfill,
         receipts=(Receipt(first_line=1, received_at=received_at),),
     )
-    landed = LandedType(request={}, since=since, watermark=received_at, complete=True, entries=len(texts), pages=1)
+    landed = LandedType(
+        request={},
+        since=since,
+        watermark=received_at,
+        complete=True,
+        history=history,
+        entries=len(texts),
+        pages=1,
+    )
     run = LandedRun(
         run_id=run_id,
         source="ward",

@@ -31,17 +31,25 @@ def test_what_is_not_said_has_a_default(tmp_path):
     source = config.source("ward")
     assert config.warehouse.path == tmp_path / "warehouse"
     assert (config.warehouse.buckets, source.resource_types, source.overlap) == (32, RESOURCE_TYPES, "5min")
-    assert source.known_at_policy("Observation", "laboratory") == "default"
+    assert source.setting("known_at", "Observation", ["laboratory"]) == "default"
 
 
 def test_the_most_specific_known_at_policy_counts(tmp_path):
     policies = 'known_at = { Observation = "server", "Observation/laboratory" = "reported" }\n'
     source = loaded(tmp_path, SEARCH + policies).source("ward")
-    assert source.known_at_policy("Observation", "laboratory") == "reported"
-    assert source.known_at_policy("Observation", "vital-signs") == "server"
-    assert source.known_at_policy("Condition") == "default"
+    assert source.setting("known_at", "Observation", ["laboratory"]) == "reported"
+    assert source.setting("known_at", "Observation", ["vital-signs"]) == "server"
+    assert source.setting("known_at", "Condition") == "default"
     everywhere = loaded(tmp_path, SEARCH + 'known_at = "received"\n').source("ward")
-    assert everywhere.known_at_policy("Condition") == "received"
+    assert everywhere.setting("known_at", "Condition") == "received"
+
+
+def test_a_setting_that_leaves_out_a_type_has_its_default(tmp_path):
+    settings = 'tolerance = { "Observation/laboratory" = "3d" }\ntrust_last_updated = { Observation = false }\n'
+    source = loaded(tmp_path, SEARCH + settings).source("ward")
+    asked = [("Observation", ["laboratory"]), ("Observation", []), ("Condition", ["laboratory"])]
+    assert [source.setting("tolerance", *each) for each in asked] == ["3d", "1d", "1d"]
+    assert [source.setting("trust_last_updated", *each) for each in asked] == [False, False, True]
 
 
 def test_an_unknown_source_is_answered_with_the_nearest_name(tmp_path):
@@ -54,6 +62,8 @@ def test_an_unknown_source_is_answered_with_the_nearest_name(tmp_path):
     [
         ('[warehose]\npath = "x"', "unknown key 'warehose': did you mean 'warehouse'?"),
         ("[warehouse]\nbuckets = 0", "'warehouse.buckets': Input should be greater than or equal to 1"),
+        (FILES + 'tolerance = { Observations = "1d" }', "unknown resource type in 'Observations'"),
+        (FILES + 'tolerance = { Observation = "soon" }', "'sources.ward.tolerance.Observation': "),
         (FILES + 'pth = "x"', "unknown key 'sources.ward.pth': did you mean 'path'?"),
         (FILES + 'auth = { kind = "bearer", token = "x" }', "unknown key 'sources.ward.auth.token'"),
         (SEARCH + 'profile = "epik"', "'sources.ward': unknown profile 'epik': did you mean 'epic'?"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Columns = tuple[tuple[str, str], ...]
 
@@ -168,7 +168,8 @@ PATIENTS = Table(
 )
 
 # One row a resource version that was received and whose id could be read: the index that orders versions, finds
-# duplicates, and says in which bucket the one before a version lies (TIME rules 7 and 13).
+# duplicates, and says in which bucket the one before a version lies (TIME rules 7 and 13). A snapshot whose beginning
+# is proven by what comes later gets a second row, the newer of which counts (normalize.restating).
 VERSIONS = Table(
     "versions",
     (
@@ -178,6 +179,7 @@ VERSIONS = Table(
         ("version", "VARCHAR"),
         ("version_id", "VARCHAR"),
         ("outcome", "VARCHAR"),  # normalized, quarantined, deleted
+        ("witnessed", "BOOLEAN"),  # whether its beginning was seen (TIME rule 6)
         ("withdrawn", "BOOLEAN"),  # entered-in-error
         ("bucket", "USMALLINT"),
         ("patient_id", "VARCHAR"),
@@ -185,6 +187,7 @@ VERSIONS = Table(
         ("known_at", "TIMESTAMPTZ"),  # of the version as received
         ("last_updated", "TIMESTAMPTZ"),
         ("version_number", "BIGINT"),  # versionId, where it is an integer
+        ("history_place", "BIGINT"),  # orders the versions of one instant that a history brought; else null
         ("received_at", "TIMESTAMPTZ"),
         ("content_hash", "BIGINT"),  # null where versionId and lastUpdated are stated
         ("row_no", "BIGINT"),  # its place in the run

@@ -1,8 +1,9 @@
 """When did each new version become known, and in how many states (TIME rules 6 to 14, and the table of section C)?
 
-In go the staging, `new_versions` and their context; out come `clocks` (row_no, state, known_at, known_at_source), one
-row a state, and `version_clocks` (row_no, known_at, states), one row a version. A witnessed version has one state. A
-snapshot whose elements are revised in place has two: 0 is how it stood from its author time, 1 is as it was received.
+In go the staging, `new_versions`, their context and policies; out come `clocks` (row_no, state, known_at,
+known_at_source), one row a state, and `version_clocks` (row_no, known_at, states), one row a version. A witnessed
+version has one state. A snapshot whose elements are revised in place has two: 0 is how it stood from its author time,
+1 is as it was received.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from dataclasses import dataclass
 import duckdb
 
 from fhir_features.config import Source
-from fhir_features.lake import literal
+from fhir_features.normalize.policies import HAVE_CATEGORIES, SERVER_AT
 from fhir_features.normalize.staging import staged
-from fhir_features.sources import LandedRun
 from fhir_features.times import duration_us
 
 
@@ -24,6 +24,7 @@ class Clock:
 
     - `author_at`: the author time; null where the resource states none. `author_source`: what it is called.
     - `stated_at`: what `reported` falls back to when there is no author time.
+    - `foreign`: whether it was stated elsewhere and only written down here (TIME rule 10).
     - `suspect`: whether something in the resource itself says that its content is younger than its author time.
     - `revises`: whether the resource shows an end state that its first state did not have; `revised_at`: that state's
       own date, where it has one, and `revised_source` what it is called. `keeps_first`: whether the first state is
@@ -34,6 +35,7 @@ class Clock:
     author_at: str
     author_source: str
     stated_at: str
+    foreign: str = "false"
     suspect: str = "false"
     revises: str = "false"
     revised_at: str = "NULL::TIMESTAMPTZ"
@@ -105,16 +107,10 @@ CLOCKS: dict[str, Clock] = {
         joins="LEFT JOIN encounter_ends e ON e.resource_id = s.encounter_id",
     ),
     "MedicationRequest": Clock(
-        author_at="""CASE
-      WHEN s.reported THEN greatest(s.authored_last, coalesce(v.server_at, v.received_at))
-      ELSE s.authored_last
-    END""",
-        author_source="""CASE
-      WHEN s.reported AND coalesce(v.server_at, v.received_at) > s.authored_last
-      THEN CASE WHEN v.server_at IS NULL THEN 'received' ELSE 'last_updated' END
-      ELSE 'authored_on'
-    END""",
+        author_at="s.authored_last",
+        author_source="'authored_on'",
         stated_at="s.authored_last",
+        foreign="s.reported",
         revises="""s.status IN ('completed', 'stopped', 'cancelled', 'on-hold')
       OR (s.status IN ('active', 'unknown') AND s.bounds_end IS NOT NULL)""",
         suspect="s.status = 'entered-in-error'",
@@ -123,47 +119,56 @@ CLOCKS: dict[str, Clock] = {
     ),
 }
 
-# server_at: lastUpdated where it is the server's own clock.
-_SNAPSHOTS = """
-CREATE OR REPLACE TEMP VIEW new_clocks AS
-SELECT
-  row_no,
-  resource_type,
-  resource_id,
-  outcome,
-  witnessed,
-  received_at,
-  CASE WHEN {trusted} AND (last_updated >= {migrated_before}) IS NOT FALSE THEN last_updated END AS server_at
-FROM new_versions"""
-
 _KNOWN = """
 INSERT INTO clocks
 WITH read AS (
   SELECT
-    v.*,
+    v.row_no,
+    v.received_at,
+    v.witnessed,
+    v.history_place,
     p.policy,
+    p.tolerance,
+    {server_at} AS server_at,
     {author_at} AS author_at,
     {author_source} AS author_source,
     {stated_at} AS stated_at,
+    ({foreign}) IS TRUE AS is_foreign,
     {suspect} AS suspect,
     ({revises}) IS TRUE AS revises,
     {revised_at} AS revised_at,
     {revised_source} AS revised_source,
-    ({keeps_first}) IS TRUE AS keeps_first,
-    coalesce(v.server_at, v.received_at) AS held_at,
-    CASE WHEN v.server_at IS NULL THEN 'received' ELSE 'last_updated' END AS held_source
+    ({keeps_first}) IS TRUE AS keeps_first
   FROM {table} s
-  JOIN new_clocks v ON v.row_no = s.row_no AND v.outcome = 'normalized'
+  JOIN new_versions v ON v.row_no = s.row_no AND v.outcome = 'normalized'
   JOIN policies p ON p.resource_type = '{resource_type}' AND p.categories = {categories}
   {joins}
   WHERE {rows}
 ),
+held AS (
+  SELECT
+    *,
+    coalesce(server_at, received_at) AS held_at,
+    CASE
+      WHEN server_at IS NULL THEN 'received'
+      WHEN history_place IS NULL THEN 'last_updated'
+      ELSE 'history'
+    END AS held_source
+  FROM read
+),
+authored AS (
+  SELECT * REPLACE (
+    CASE WHEN is_foreign THEN greatest(author_at, held_at) ELSE author_at END AS author_at,
+    CASE WHEN is_foreign AND (author_at >= held_at) IS NOT TRUE THEN held_source ELSE author_source END AS author_source
+  )
+  FROM held
+),
 judged AS (
   SELECT
     *,
-    coalesce(suspect OR server_at > author_at + to_microseconds({tolerance}), false) AS suspected,
+    coalesce(suspect OR server_at > author_at + to_microseconds(tolerance), false) AS suspected,
     coalesce(held_at > author_at, true) AS held_later
-  FROM read
+  FROM authored
 ),
 first_known AS (
   SELECT
@@ -182,7 +187,7 @@ first_known AS (
       WHEN policy = 'received' THEN 'received'
       WHEN witnessed OR policy = 'server' THEN held_source
       WHEN policy = 'latest' AND author_at IS NULL THEN held_source
-      WHEN policy = 'latest' THEN CASE WHEN server_at > author_at THEN 'last_updated' ELSE author_source END
+      WHEN policy = 'latest' THEN CASE WHEN server_at > author_at THEN held_source ELSE author_source END
       WHEN policy = 'reported' AND (author_at IS NULL OR suspected) THEN 'assumed'
       WHEN author_at IS NULL THEN held_source
       WHEN suspected AND NOT keeps_first AND held_later AND policy = 'default' THEN held_source
@@ -213,45 +218,48 @@ SELECT row_no, 0, first_at, first_source
 FROM stated
 WHERE two"""
 
-
-def read_clocks(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source) -> None:
-    """Make `clocks` and `version_clocks` for all new versions of a run."""
-    migrated = literal(source.migrated_before.isoformat()) if source.migrated_before else "NULL"
-    trusted = "true" if source.trust_last_updated else "false"
-    con.execute(_SNAPSHOTS.format(trusted=trusted, migrated_before=f"{migrated}::TIMESTAMPTZ"))
-    con.execute(
-        "CREATE TEMP TABLE clocks (row_no BIGINT, state UTINYINT, known_at TIMESTAMPTZ, known_at_source VARCHAR)"
-    )
-    _read_policies(con, source)
-    lags = {"bedside_lag": _lag(source.bedside_lag), "coding_lag": _lag(source.coding_lag)}
-    for resource_type, clock in CLOCKS.items():
-        con.execute(known_sql(resource_type, clock, lags, duration_us(source.tolerance)))
-    con.execute("""
+# What was deleted or cannot be read is known by lastUpdated, where that is a clock, else from its receipt.
+_VERSION_CLOCKS = f"""
 CREATE TEMP TABLE version_clocks AS
 WITH normalized AS (
-  SELECT row_no, max(known_at) FILTER (WHERE state = 1) AS known_at, count(*)::UTINYINT AS states
+  SELECT
+    row_no,
+    max(known_at) FILTER (WHERE state = 1) AS known_at,
+    count(*)::UTINYINT AS states
   FROM clocks
   GROUP BY row_no
 )
 SELECT
-  n.row_no,
-  coalesce(c.known_at, least(n.server_at, n.received_at), n.received_at) AS known_at,
+  v.row_no,
+  coalesce(c.known_at, least({SERVER_AT}, v.received_at)) AS known_at,
   coalesce(c.states, 0)::UTINYINT AS states
-FROM new_clocks n
-LEFT JOIN normalized c USING (row_no)""")
+FROM new_versions v
+JOIN policies p ON p.resource_type = v.resource_type AND p.categories = []
+LEFT JOIN normalized c USING (row_no)"""
 
 
-def known_sql(resource_type: str, clock: Clock, lags: dict[str, int], tolerance_us: int) -> str:
+def read_clocks(con: duckdb.DuckDBPyConnection, source: Source) -> None:
+    """Make `clocks` and `version_clocks` for all new versions of a run, by its `policies`."""
+    con.execute(
+        "CREATE TEMP TABLE clocks (row_no BIGINT, state UTINYINT, known_at TIMESTAMPTZ, known_at_source VARCHAR)"
+    )
+    lags = {"bedside_lag": _lag(source.bedside_lag), "coding_lag": _lag(source.coding_lag)}
+    for resource_type, clock in CLOCKS.items():
+        con.execute(_known_sql(resource_type, clock, lags))
+    con.execute(_VERSION_CLOCKS)
+
+
+def _known_sql(resource_type: str, clock: Clock, lags: dict[str, int]) -> str:
     """The statement that fills `clocks` for one resource type."""
-    has_categories = resource_type in ("Observation", "Condition", "MedicationRequest")
     return _KNOWN.format(
         table=staged(resource_type),
         resource_type=resource_type,
-        categories="s.categories" if has_categories else "[]::VARCHAR[]",
-        tolerance=tolerance_us,
+        categories="s.categories" if resource_type in HAVE_CATEGORIES else "[]::VARCHAR[]",
+        server_at=SERVER_AT,
         author_at=clock.author_at.format(**lags),
         author_source=clock.author_source.format(**lags),
         stated_at=clock.stated_at,
+        foreign=clock.foreign,
         suspect=clock.suspect,
         revises=clock.revises,
         revised_at=clock.revised_at,
@@ -264,27 +272,3 @@ def known_sql(resource_type: str, clock: Clock, lags: dict[str, int], tolerance_
 
 def _lag(text: str) -> int:
     return 0 if text == "0" else duration_us(text)
-
-
-def _read_policies(con: duckdb.DuckDBPyConnection, source: Source) -> None:
-    """`policies`: what the configuration says for each combination of categories that occurs."""
-    con.execute("""
-CREATE TEMP TABLE policies (
-  resource_type VARCHAR, categories VARCHAR[], policy VARCHAR, bedside BOOLEAN, encounter_diagnosis BOOLEAN)""")
-    for resource_type in CLOCKS:
-        combinations: list[tuple[list[str]]] = [([],)]
-        if resource_type in ("Observation", "Condition", "MedicationRequest"):
-            combinations = con.execute(f"SELECT DISTINCT categories FROM {staged(resource_type)}").fetchall()
-        for (categories,) in combinations:
-            bedside = any(category in source.bedside for category in categories)
-            setting = categories or [source.condition_category]
-            row = (resource_type, categories, _policy(source, resource_type, categories), bedside)
-            con.execute("INSERT INTO policies VALUES (?, ?, ?, ?, ?)", [*row, "encounter-diagnosis" in setting])
-
-
-def _policy(source: Source, resource_type: str, categories: list[str]) -> str:
-    """The policy of the first category that has one of its own, else that of the type."""
-    if isinstance(source.known_at, dict):
-        named = (category for category in categories if f"{resource_type}/{category}" in source.known_at)
-        return source.known_at_policy(resource_type, next(named, None))
-    return source.known_at

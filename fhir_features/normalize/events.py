@@ -111,9 +111,9 @@ WHERE v.outcome = 'normalized' AND NOT v.withdrawn AND s.issued_last IS NOT NULL
 ORDER BY ALL""")
     con.execute(f"""
 INSERT INTO lake.versions
-SELECT {literal(run.site)}, v.resource_type, v.resource_id, v.version, v.version_id, v.outcome, v.withdrawn,
-  {bucket}, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number, v.received_at, v.content_hash,
-  v.row_no, {origin}
+SELECT {literal(run.site)}, v.resource_type, v.resource_id, v.version, v.version_id, v.outcome, v.witnessed,
+  v.withdrawn, {bucket}, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number, v.history_place,
+  v.received_at, v.content_hash, v.row_no, {origin}
 FROM new_versions v
 JOIN version_clocks k USING (row_no)
 ORDER BY v.resource_type, v.resource_id, v.version""")

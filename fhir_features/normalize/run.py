@@ -21,6 +21,8 @@ from fhir_features.normalize.context import create_context
 from fhir_features.normalize.decoding import decoded
 from fhir_features.normalize.dictionaries import insert_dictionary, insert_resolution, unresolved
 from fhir_features.normalize.events import insert_events
+from fhir_features.normalize.policies import create_policies
+from fhir_features.normalize.restating import insert_restated, restate_snapshots
 from fhir_features.normalize.staging import Staging
 from fhir_features.normalize.versions import close_versions, order_versions
 from fhir_features.ontology import Ontologies, load_ontologies
@@ -100,11 +102,14 @@ def _normalize_run(
     staging = _stage(con, run, source, progress)
     order_versions(con, run)
     create_context(con, run)
-    read_clocks(con, run, source)
+    create_policies(con, source)
+    read_clocks(con, source)
+    restate_snapshots(con, run, source)
     buckets = bucket_count(con)
     close_versions(con, run, buckets)
     with commit(con, f"normalize {run.source} {run.run_id}") as store_seq:
         insert_events(con, run, store_seq, source.timezone, buckets)
+        insert_restated(con, run, store_seq)
         insert_dictionary(con, staging, store_seq)
         insert_resolution(con, ontologies, store_seq)
         _insert_quarantine(con, run, store_seq)

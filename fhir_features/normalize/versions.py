@@ -18,19 +18,22 @@ from fhir_features.sources import LandedRun
 _CANDIDATES = """
 CREATE OR REPLACE TEMP TABLE candidate_versions AS
 WITH held AS (
-  SELECT h.* EXCLUDE (site, store_seq), NULL AS file_row, true AS is_held
+  SELECT h.* EXCLUDE (site, store_seq) RENAME (witnessed AS was_witnessed), true AS is_held
   FROM lake.versions h
   SEMI JOIN staged_versions s USING (resource_type, resource_id)
   WHERE h.site = {site}
+  QUALIFY row_number() OVER (PARTITION BY source, run_id, row_no ORDER BY store_seq DESC) = 1
 ),
 received AS (
   SELECT
     resource_type, resource_id, NULL AS version, version_id, outcome, withdrawn, NULL AS bucket, patient_id,
     NULL AS states, NULL AS known_at, last_updated,
     CASE WHEN regexp_full_match(version_id, '\\d{{1,18}}') THEN version_id::BIGINT END AS version_number,
-    received_at, content_hash, row_no, {source} AS source, {run_id} AS run_id, row_no AS file_row, false AS is_held,
-    list_contains({backfills}, file_no) AS backfilled
+    received_at, content_hash, row_no, {source} AS source, {run_id} AS run_id, false AS is_held,
+    list_contains({backfills}, file_no) AS backfilled,
+    CASE WHEN p.history AND NOT backfilled AND last_updated IS NOT NULL THEN -row_no END AS history_place
   FROM staged_versions
+  LEFT JOIN pulled_types p USING (resource_type)
   WHERE outcome <> 'quarantined' OR version_id IS NOT NULL OR last_updated IS NOT NULL
 )
 SELECT *, version_id IS NULL AND last_updated IS NULL AS anonymous
@@ -40,6 +43,10 @@ QUALIFY anonymous OR row_number() OVER (
     CASE WHEN last_updated IS NULL THEN content_hash END
   ORDER BY is_held DESC, outcome = 'quarantined', row_no
 ) = 1"""
+
+# Versions stand in the order of their lastUpdated; those of one instant in that of their numbers, else in that of the
+# history that they were read by, which lists the newest first: https://hl7.org/fhir/R4/http.html#history
+_BEGINNINGS = "last_updated, version_number, history_place, received_at, run_id, source, row_no"
 
 # Versions that say when they began stand in that order. One that says nothing stands where it was received: after all
 # that were received before it, and before those received after it, but for older ones that came late. `era` counts
@@ -60,7 +67,7 @@ placed AS (
     *,
     CASE WHEN anonymous THEN anonymous_so_far ELSE min(anonymous_so_far) OVER (
       PARTITION BY resource_type, resource_id, anonymous
-      ORDER BY last_updated, version_number, received_at, run_id, source, row_no
+      ORDER BY {beginnings}
       ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
     ) END AS era
   FROM counted
@@ -70,7 +77,7 @@ compared AS (
   FROM placed
   WINDOW beginnings AS (
     PARTITION BY resource_type, resource_id
-    ORDER BY era, anonymous DESC, last_updated, version_number, received_at, run_id, source, row_no
+    ORDER BY era, anonymous DESC, {beginnings}
   )
 ),
 named AS (
@@ -92,56 +99,55 @@ SELECT
   n.* EXCLUDE (anonymous_so_far, repeats, backfilled),
   row_number() OVER beginnings AS place,
   count(*) OVER (PARTITION BY resource_type, resource_id) AS versions,
-  lag(version) OVER beginnings IS NOT NULL
-    OR (n.last_updated > p.since AND NOT n.backfilled) IS TRUE AS witnessed
+  coalesce(was_witnessed, false) OR lag(version) OVER beginnings IS NOT NULL
+    OR (NOT n.is_held AND n.last_updated > p.since AND NOT n.backfilled) IS TRUE AS witnessed
 FROM named n
 LEFT JOIN pulled_types p USING (resource_type)
 WINDOW beginnings AS (
   PARTITION BY resource_type, resource_id
-  ORDER BY era, anonymous DESC, last_updated, version_number, received_at, run_id, source, row_no
+  ORDER BY era, anonymous DESC, {beginnings}
 )"""
 
 
 def order_versions(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
     """Make `ordered_versions`, and of them `new_versions`."""
-    con.execute("CREATE TEMP TABLE pulled_types (resource_type VARCHAR, since TIMESTAMPTZ)")
+    con.execute("CREATE TEMP TABLE pulled_types (resource_type VARCHAR, since TIMESTAMPTZ, history BOOLEAN)")
     for resource_type, landed in run.types.items():
-        con.execute("INSERT INTO pulled_types VALUES (?, ?)", [resource_type, landed.since])
+        con.execute("INSERT INTO pulled_types VALUES (?, ?, ?)", [resource_type, landed.since, landed.history])
     where = {"site": literal(run.site), "source": literal(run.source), "run_id": literal(run.run_id)}
     backfills = [file_no for file_no, file in enumerate(run.files) if file.backfill]
     con.execute(_CANDIDATES.format(**where, backfills=f"{backfills}::INTEGER[]"))
-    con.execute(_ORDERED)
+    con.execute(_ORDERED.format(beginnings=_BEGINNINGS))
     con.execute("CREATE TEMP TABLE new_versions AS\nFROM ordered_versions\nWHERE NOT is_held")
 
 
 # Each state of a version is closed by whichever of the versions after it was known first, unless a closing is held
-# that was as early. State 0 of a snapshot is over when state 1 is known; and where a version before the snapshot comes
-# late, what was seen counts instead of what was inferred.
+# that was as early. State 0 of a snapshot is over when state 1 is known.
 _CLOSINGS = """
 CREATE TEMP TABLE new_closings AS
 WITH known AS (
-  SELECT o.* REPLACE (coalesce(v.known_at, o.known_at) AS known_at, coalesce(v.states, o.states) AS states)
+  SELECT o.* REPLACE (
+    coalesce(r.restated_as, o.version) AS version,
+    coalesce(r.known_at, v.known_at, o.known_at) AS known_at,
+    CASE WHEN r.known_at IS NULL THEN coalesce(v.states, o.states) ELSE 1 END AS states
+  )
   FROM ordered_versions o
   LEFT JOIN version_clocks v ON v.row_no = CASE WHEN NOT o.is_held THEN o.row_no END
+  LEFT JOIN restated r USING (resource_type, resource_id, version)
   WHERE o.versions > 1
 ),
 succeeded AS (
   SELECT
-    resource_type, resource_id, version, states, patient_id, bucket, is_held,
-    arg_min((known_at, outcome, withdrawn, patient_id, version), (known_at, place)) OVER successors AS first,
-    min(known_at) FILTER (WHERE NOT is_held) OVER predecessors AS seen_before
+    resource_type, resource_id, version, states, patient_id, bucket,
+    arg_min(
+      struct_pack(known_at, outcome, withdrawn, patient_id, version), (known_at, place)
+    ) OVER successors AS successor
   FROM known
-  WINDOW
-    successors AS (
-      PARTITION BY resource_type, resource_id
-      ORDER BY place
-      ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
-    ),
-    predecessors AS (
-      PARTITION BY resource_type, resource_id
-      ORDER BY place
-      ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    )
+  WINDOW successors AS (
+    PARTITION BY resource_type, resource_id
+    ORDER BY place
+    ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
+  )
 ),
 held_closings AS (
   SELECT resource_type, resource_id, version, min(closed_at) AS closed_at
@@ -154,27 +160,25 @@ closings AS (
   SELECT
     s.*,
     unnest(range(2 - s.states, 2))::UTINYINT AS state,
-    first[1] AS closed_at,
+    successor.known_at AS closed_at,
     CASE
-      WHEN first[2] IN ('deleted', 'quarantined') THEN first[2]
-      WHEN first[4] <> s.patient_id THEN 'subject-changed'
-      WHEN first[3] THEN 'entered-in-error'
+      WHEN successor.outcome IN ('deleted', 'quarantined') THEN successor.outcome
+      WHEN successor.patient_id <> s.patient_id THEN 'subject-changed'
+      WHEN successor.withdrawn THEN 'entered-in-error'
       ELSE 'superseded'
     END AS reason,
-    first[5] AS closed_by
+    successor.version AS closed_by
   FROM succeeded s
   LEFT JOIN held_closings h USING (resource_type, resource_id, version)
-  WHERE s.states > 0 AND first IS NOT NULL AND (h.closed_at <= first[1]) IS NOT TRUE
-  UNION ALL BY NAME
-  SELECT *, 0 AS state, seen_before AS closed_at, 'witnessed' AS reason, version AS closed_by
-  FROM succeeded
-  WHERE states = 2 AND is_held AND seen_before IS NOT NULL
+  WHERE s.states > 0 AND successor IS NOT NULL AND (h.closed_at <= successor.known_at) IS NOT TRUE
   UNION ALL BY NAME
   SELECT n.resource_type, n.resource_id, n.version, n.patient_id, n.bucket, 0 AS state, c.known_at AS closed_at,
     'revised' AS reason, n.version AS closed_by
   FROM new_versions n
   JOIN version_clocks c USING (row_no)
   WHERE c.states = 2
+  UNION ALL BY NAME
+  FROM restated_closings
 )
 SELECT
   coalesce(bucket, {bucket}) AS bucket,
@@ -190,6 +194,6 @@ FROM closings"""
 
 
 def close_versions(con: duckdb.DuckDBPyConnection, run: LandedRun, buckets: int) -> None:
-    """Make `new_closings` from `ordered_versions` and `version_clocks` (row_no, known_at, states)."""
+    """Make `new_closings` from `ordered_versions`, `version_clocks` (row_no, known_at, states) and `restated`."""
     site = literal(run.site)
     con.execute(_CLOSINGS.format(site=site, bucket=bucket_sql(site, "patient_id", buckets)))

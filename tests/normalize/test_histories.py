@@ -117,7 +117,12 @@ HISTORIES = (
     History(
         "the first version of an order that came after its end",
         ([_order("2", "05 20", "stopped")], [_order("1", "05 09", "active")]),
-        [("active", "05 08", "05 08"), ("active", "05 08", "05 20"), ("stopped", "05 20", None)],
+        [
+            ("active", "05 08", "05 08"),
+            ("active", "05 08", "05 20"),
+            ("stopped", "05 20", "05 20"),
+            ("stopped", "05 20", None),
+        ],
     ),
     History("a stay that was cancelled was never one", ([_stay("cancelled")],), [("cancelled", "06 00", None)]),
     History("a stay in error was never one", ([_stay("entered-in-error")],), [("entered-in-error", "06 00", None)]),

@@ -21,7 +21,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "time.md"
 
 @dataclass(frozen=True)
 class Spec:
-    """One rule: what arrives and what is then known. `source` is what the source's configuration says."""
+    """One rule: what arrives and what is then known. `source` is what the source's configuration says; with `history`,
+    it is asked by the histories of its types what happened since 1 March."""
 
     rule: str
     title: str
@@ -29,9 +30,78 @@ class Spec:
     arrives: str
     known: str
     source: dict[str, Any] = field(default_factory=dict)
+    history: bool = False
 
 
 SPECS = (
+    Spec(
+        "6",
+        "What a history has began when it says",
+        "The server was read before, and its history since then is asked for: both versions are witnessed, the first too, "
+        "though it was filed two hours after it was issued.",
+        """
+        received | resource    | version | lastUpdated | status    | drawn   | issued  | value
+        20 00:00 | Observation | 2       | 7 10:30     | corrected | 5 08:00 | 5 14:00 | 6.1
+        20 00:00 | Observation | 1       | 5 16:00     | final     | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        5 15:59  | -
+        5 16:00  | 7.5
+        7 10:29  | 7.5
+        7 10:30  | 6.1
+        """,
+        history=True,
+    ),
+    Spec(
+        "6",
+        "Versions of one instant stand in the order of the history",
+        "A history lists the newest first; versionIds that are no numbers say nothing.",
+        """
+        received | resource    | version | lastUpdated | status    | drawn   | issued  | value
+        20 00:00 | Observation | a7      | 5 16:00     | corrected | 5 08:00 | 5 14:00 | 6.1
+        20 00:00 | Observation | e2      | 5 16:00     | final     | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        5 15:59  | -
+        5 16:00  | 6.1
+        """,
+        history=True,
+    ),
+    Spec(
+        "6",
+        "A history says when a result was deleted",
+        "It was known until then, and not until the deletion was read.",
+        """
+        received | resource    | version | lastUpdated | status  | drawn   | issued  | value
+        20 00:00 | Observation | -       | 7 10:30     | DELETED | -       | -       | -
+        20 00:00 | Observation | 1       | 5 14:00     | final   | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        7 10:29  | 7.5
+        7 10:30  | -
+        """,
+        history=True,
+    ),
+    Spec(
+        "6",
+        "An older version that comes late proves when the newer one began",
+        "The second version was taken for known since it was issued, as nothing spoke against it. The first, which comes "
+        "two days later, shows that this was a snapshot: from then on the store answers as if it had come first.",
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued  | value
+        8 00:00  | Observation | 2       | 6 10:30     | final  | 5 08:00 | 5 14:00 | 6.1
+        10 00:00 | Observation | 1       | 5 14:00     | final  | 5 08:00 | 5 14:00 | 7.5
+        """,
+        """
+        asked at | known
+        5 14:00  | 7.5
+        6 10:29  | 7.5
+        6 10:30  | 6.1
+        """,
+    ),
     Spec(
         "7",
         "A correction is known when the server has it",
@@ -266,6 +336,40 @@ SPECS = (
     ),
     Spec(
         "11",
+        "Each category can have a tolerance of its own",
+        'Results of the laboratory are filed within three days: `tolerance = { "Observation/laboratory" = "3d" }`.',
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued  | value | category
+        20 00:00 | Observation | 1       | 7 14:00     | final  | 5 08:00 | 5 14:00 | 7.5   | laboratory
+        20 00:00 | Observation | 1       | 7 14:00     | final  | 5 08:00 | 5 14:00 | 3     | survey
+        """,
+        """
+        asked at | known
+        5 14:00  | 7.5
+        7 14:00  | 3.0, 7.5
+        """,
+        {"tolerance": {"Observation/laboratory": "3d"}},
+    ),
+    Spec(
+        "11",
+        "Each type can be trusted by itself",
+        "An interface writes results with its own clock: `trust_last_updated = { Observation = false }`. The corrected "
+        "result is known from its receipt, the order from its author time until the server says that it was stopped.",
+        """
+        received | resource          | version | lastUpdated | status    | drawn   | issued  | value | authored
+        20 00:00 | Observation       | 3       | 7 10:30     | corrected | 5 08:00 | 5 14:00 | 6.1   | -
+        20 00:00 | MedicationRequest | 4       | 9 10:30     | stopped   | -       | -       | -     | 5 08:00
+        """,
+        """
+        asked at | known
+        7 10:30  | active
+        9 10:30  | stopped
+        20 00:00 | 6.1, stopped
+        """,
+        {"trust_last_updated": {"Observation": False}},
+    ),
+    Spec(
+        "11",
         "The policy `server` goes by lastUpdated alone",
         '`known_at = "server"`: for a source whose `issued` cannot be trusted.',
         """
@@ -475,8 +579,9 @@ CHOICES = """
 - **A withdrawal seen first.** The first sight of a cancelled or entered-in-error resource is known from lastUpdated or
   receipt, as a correction is: a withdrawal is later than what it withdraws.
 - **Versions that do not say when they began** stand where they were received, among those that do.
-- **An older version that comes late** ends what a snapshot after it only implied. The snapshot's own known_at, already
-  on record, stays.
+- **An older version that comes late** makes the snapshot after it a witnessed version. What was on record of the
+  snapshot stays there, closed as early as it was known, and a row that states it anew (`~witnessed` behind its version)
+  counts: the order in which runs come changes no answer. What the store said before is found under its `store_seq`.
 - **Which drug was ordered** was known with the order, even where the Medication that it points to was pulled later.
 - **Several sources of one site.** A site has been seen up to the least watermark of its servers; a folder is whole
   whenever it is read and holds nothing back.
