@@ -55,6 +55,16 @@ LagOrNone = Annotated[str, AfterValidator(lambda text: text if text == "0" else 
 TimeZone = Annotated[str, AfterValidator(time_zone)]
 
 
+def _one_search(text: str) -> str:
+    # Servers have been seen to split at every comma, those inside a filter too.
+    if not re.fullmatch(r"[^\s,?&=]+=[^\s,?]+", text):
+        raise ValueError(f"'{text}' is no filter: write 'category=laboratory', and each of several as one of the list")
+    return text
+
+
+TypeFilter = Annotated[str, AfterValidator(_one_search)]
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -126,7 +136,8 @@ _AUTH: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
 
 
 class Source(_Strict):
-    """One FHIR server (`search`) or folder of files (`files`), and how its clocks are read (TIME rules 6 to 12).
+    """One FHIR server (by `search`, or by Bulk Data export: `bulk`) or folder of files (`files`), and how its clocks
+    are read (TIME rules 6 to 12).
 
     - `profile`: what kind of server it is; gives what is not said of the keys from `page_size` to `categories`.
     - `accurate_total`: whether it is asked to count what a search matches, so that a search that ends early is noticed.
@@ -135,6 +146,9 @@ class Source(_Strict):
       type to name.
     - `next_hosts`: other hosts (`host` or `host:port`) that its links name, as servers behind a proxy do; such a link
       is asked for at the host of `base_url`.
+    - `level`: what of a server is exported: `system`, `patient` (all patients) or `group/ID`; `type_filters`: searches
+      by resource type, of which an exported resource of that type fulfils at least one; `export_deadline`: how long
+      the server may take.
     - `known_at`: the policy; `default` is the rules for witnessed versions and snapshots.
     - `trust_last_updated`: whether meta.lastUpdated is the server's own clock; `migrated_before`: an earlier
       lastUpdated is a migration's and says nothing.
@@ -150,7 +164,7 @@ class Source(_Strict):
     - `midnight_is_date`: whether a time of exactly 00:00:00 means that only the date is known.
     """
 
-    kind: Literal["search", "files"]
+    kind: Literal["search", "bulk", "files"]
     site: str = Field(min_length=1)
     timezone: TimeZone
     base_url: Address | None = None
@@ -166,6 +180,9 @@ class Source(_Strict):
     per_patient: tuple[ResourceType, ...] = ()
     categories: dict[ResourceType, tuple[str, ...]] = {}
     next_hosts: tuple[str, ...] = ()
+    level: str | None = Field(default=None, pattern=r"^(system|patient|group/[A-Za-z0-9.\-]{1,64})$")
+    type_filters: dict[ResourceType, tuple[TypeFilter, ...]] = {}
+    export_deadline: Duration = "7d"
     known_at: KnownAtPolicy | dict[str, KnownAtPolicy] = "default"
     trust_last_updated: bool | dict[str, bool] = True
     migrated_before: AwareDatetime | dict[str, AwareDatetime] | None = None
@@ -189,10 +206,24 @@ class Source(_Strict):
 
     @model_validator(mode="after")
     def _says_where(self) -> Source:
-        if self.kind == "search" and (self.base_url is None or self.path is not None):
-            raise ValueError("a source of kind 'search' needs base_url, and no path")
+        if self.kind != "files" and (self.base_url is None or self.path is not None):
+            raise ValueError(f"a source of kind '{self.kind}' needs base_url, and no path")
         if self.kind == "files" and (self.path is None or self.base_url is not None):
             raise ValueError("a source of kind 'files' needs path, and no base_url")
+        return self
+
+    @model_validator(mode="after")
+    def _says_what_is_exported(self) -> Source:
+        if self.kind != "bulk":
+            if self.level is not None or self.type_filters:
+                raise ValueError("level and type_filters are for a source of kind 'bulk'")
+            return self
+        if self.level is None:
+            raise ValueError("a source of kind 'bulk' needs level: 'system', 'patient' or 'group/ID'")
+        if self.level.startswith("group/") and "Patient" not in self.resource_types:
+            raise ValueError("a group is exported with Patient among resource_types: it tells who is new in the group")
+        if strange := sorted(set(self.type_filters) - set(self.resource_types)):
+            raise ValueError(f"type_filters has {', '.join(strange)}, which resource_types does not have")
         return self
 
     @field_validator("resource_types")
@@ -229,6 +260,10 @@ class Source(_Strict):
             return setting
         keys = [*(f"{resource_type}/{category}" for category in categories), resource_type]
         return next((setting[key] for key in keys if key in setting), type(self).model_fields[name].default)
+
+    def filters(self, resource_type: str) -> tuple[str, ...]:
+        """The searches of which an exported resource of a type fulfils at least one; none if all are wanted."""
+        return next((filters for name, filters in self.type_filters.items() if name == resource_type), ())
 
 
 class Features(_Strict):

@@ -58,7 +58,7 @@ class SourceNotFhir(FhirFeaturesError):
 
 
 class SourceIncomplete(FhirFeaturesError):
-    """The source's pages did not add up to a complete and stable set; nothing of the type was accepted."""
+    """The source's pages or files did not add up to a complete set; no watermark of the type moved."""
 
     exit_code = 13
 

@@ -11,6 +11,7 @@ from fhir_features.errors import ConfigError, UsageError
 
 FILES = '[sources.ward]\nkind = "files"\nsite = "north"\ntimezone = "Europe/Berlin"\npath = "in"\n'
 SEARCH = '[sources.ward]\nkind = "search"\nsite = "north"\ntimezone = "UTC"\nbase_url = "https://fhir.example.org/r4"\n'
+BULK = SEARCH.replace("search", "bulk") + 'level = "system"\n'
 
 
 def loaded(folder: Path, text: str) -> Config:
@@ -93,6 +94,12 @@ def test_an_unknown_source_is_answered_with_the_nearest_name(tmp_path):
         ),
         (SEARCH.replace("sources.ward", 'sources."../ward"'), "'sources': '../ward' cannot be the name of a source"),
         (SEARCH + "migrated_before = 2024-01-01", "'sources.ward.migrated_before': Input should have timezone info"),
+        (SEARCH + 'level = "system"', "level and type_filters are for a source of kind 'bulk'"),
+        (BULK.replace("level", "#"), "a source of kind 'bulk' needs level"),
+        (BULK.replace("system", "group/"), "'sources.ward.level': String should match pattern"),
+        (BULK.replace("system", "group/1") + 'resource_types = ["Observation"]', "a group is exported with Patient"),
+        (BULK + 'type_filters = { Observation = ["code=a,b"] }', "'code=a,b' is no filter"),
+        (BULK + 'type_filters = { Medication = ["code=a"] }', "type_filters has Medication, which resource_types"),
         ("x = ", "cannot be read"),
     ],
 )

@@ -167,7 +167,7 @@ class _Token:
 
     def _refusal(self, answer: Answer, token: _TokenAnswer) -> Exception:
         if answer.status in PASSING:
-            return self._transport.unreachable(answer)
+            return self._transport.unreachable(answer.fault, answer.place)
         why = f" ({token.error})" if isinstance(token.error, str) and token.error in _OAUTH_ERRORS else ""
         return SourceRefused(
             f"source '{self._transport.name}': HTTP {answer.status}{why} and no token from {answer.place}: see that "

@@ -130,9 +130,10 @@ class OpenRun:
         count, *_ = self._database.execute("SELECT count(*) + 1 FROM files").fetchone()
         return int(count)
 
-    def add_file(self, file: LandedFile) -> None:
-        """Count a file that lies in the folder, whole and synced."""
-        self._database.execute("INSERT INTO files VALUES (?, ?)", (file.name, file.model_dump_json()))
+    def add_file(self, file: LandedFile, place: int | None = None) -> None:
+        """Count a file that lies in the folder, whole and synced: as the last one, or at its place in the run."""
+        row = (place, file.name, file.model_dump_json())
+        self._database.execute("INSERT INTO files (rowid, name, record) VALUES (?, ?, ?)", row)
 
     def type_state(self, new: TypeState) -> TypeState:
         """How far a type has come that would begin as `new`."""

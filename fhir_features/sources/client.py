@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fhir_features.config import Source
+from fhir_features.errors import SourceUnreachable
 from fhir_features.sources.auth import credentials
 from fhir_features.sources.transport import PASSING, Answer, BrokenOff, Transport, answer_of, origin_of
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     import requests
 
 _BLOCK = 1 << 16
+# https://hl7.org/fhir/uv/bulkdata/export.html#bulk-data-output-file-request; blocks are given as they are sent, and of
+# what a server might compress with, gzip alone is understood.
+_OF_FILES = {"Accept": "application/fhir+ndjson, */*;q=0.1", "Accept-Encoding": "gzip"}
 
 
 class Client:
@@ -46,7 +50,7 @@ class Client:
         """
         answer = self.ask("GET", url)
         if answer.status in PASSING:
-            raise self._transport.unreachable(answer)
+            raise self.unreachable(answer.fault, answer.place)
         return answer
 
     def ask(
@@ -70,17 +74,17 @@ class Client:
 
         Raises BrokenOff, also while the blocks are read, SourceUnreachable, SourceNotFhir, SourceRefused.
         """
-        response = self._sent("GET", url, {"Accept": "*/*"}, None, authorized=authorized, stream=True)
+        response = self._sent("GET", url, _OF_FILES, None, authorized=authorized, stream=True)
         with response:
-            yield answer_of(response, self._is_own(response.url)), _blocks(response)
+            yield answer_of(response, self._is_own(response.url)), self._blocks(response)
 
     def pause(self, tries: int, answer: Answer | None) -> None:
         """Wait before the next try, as `Transport.pause`."""
         self._transport.pause(tries, answer.headers if answer else {})
 
-    def unreachable(self, answer: Answer) -> Exception:
-        """The error for an answer that stayed a passing fault."""
-        return self._transport.unreachable(answer)
+    def unreachable(self, fault: str, url: str) -> SourceUnreachable:
+        """The error for a fault that stayed, as `Transport.unreachable`."""
+        return self._transport.unreachable(fault, url)
 
     def _sent(
         self,
@@ -111,11 +115,12 @@ class Client:
     def _is_own(self, url: str) -> bool:
         return origin_of(url) == self._origin
 
+    def _blocks(self, response: requests.Response) -> Iterator[bytes]:
+        import urllib3
 
-def _blocks(response: requests.Response) -> Iterator[bytes]:
-    import urllib3
-
-    try:
-        yield from response.raw.stream(_BLOCK, decode_content=False)
-    except urllib3.exceptions.HTTPError:
-        raise BrokenOff("a connection that broke off") from None
+        try:
+            for block in response.raw.stream(_BLOCK, decode_content=False):
+                self._transport.check_open()
+                yield block
+        except urllib3.exceptions.HTTPError:
+            raise BrokenOff("a connection that broke off") from None

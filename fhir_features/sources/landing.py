@@ -79,13 +79,14 @@ class LandedType(_Record):
 
 
 class LandedRun(_Record):
-    """A finished run: what `run.json` says. Instants are UTC; `origin` is the base URL or the folder that was read."""
+    """A finished run: what `run.json` says. Instants are UTC; `origin` is the base URL, the address
+    of an export, or the folder that was read."""
 
     version: Literal[1] = 1
     run_id: str
     source: str
     site: str
-    kind: Literal["search", "files"]
+    kind: Literal["search", "bulk", "files"]
     origin: str
     started_at: AwareDatetime
     finished_at: AwareDatetime

@@ -17,7 +17,9 @@ from pathlib import Path
 import msgspec
 
 from fhir_features.config import Config, Source
-from fhir_features.errors import LakeLocked, LandingError
+from fhir_features.errors import LakeLocked, LandingError, SourceIncomplete
+from fhir_features.sources.bulk import land_bulk
+from fhir_features.sources.bulk_export import export_url
 from fhir_features.sources.checkpoint import OpenRun, open_run
 from fhir_features.sources.files import files_types, files_warnings, land_files
 from fhir_features.sources.landing import LandedRun, LandedType, runs_of_source
@@ -57,7 +59,7 @@ def pull(config: Config, names: Sequence[str] = (), progress: Progress = silent)
     Raises UsageError for an unknown source, LakeLocked when another process is pulling it, ConfigError for a secret
     that is not there, LandingError when the landing cannot be written or an earlier run's record not be read, and the
     Source errors of `fhir_features.errors`. What was landed before an error is kept, though not as a finished run: the
-    next pull goes on from there.
+    next pull goes on from there. (An export of which something is missing is a finished run all the same.)
     """
     sources = {name: config.source(name) for name in (names or config.sources)}
     return [
@@ -80,12 +82,14 @@ def _pull_into(folder: Path, name: str, source: Source, progress: Progress) -> P
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder, name):
         earlier = runs_of_source(folder)
-        asked = [source.kind, _origin(source), source.resource_types, source.per_patient, source.categories]
-        plan = msgspec.json.encode(asked).decode()
+        asked = [source.resource_types, source.per_patient, source.categories, source.type_filters]
+        plan = msgspec.json.encode([source.kind, _origin(source), *asked]).decode()
         run = open_run(folder, plan)
         try:
             if source.kind == "files":
                 landed = _landed_from_files(name, source, run, earlier, progress)
+            elif source.kind == "bulk":
+                landed = _landed_from_bulk(name, source, run, earlier, progress)
             else:
                 landed = _landed_from_search(name, source, run, earlier, progress)
             if landed is None:
@@ -94,6 +98,7 @@ def _pull_into(folder: Path, name: str, source: Source, progress: Progress) -> P
             run.finish(landed)
         finally:
             run.close()
+    _check_whole(landed)
     return _summary(landed)
 
 
@@ -119,6 +124,23 @@ def _landed_from_search(
     return _record(name, source, run, types, warnings if empty else [])
 
 
+def _landed_from_bulk(
+    name: str, source: Source, run: OpenRun, earlier: Sequence[LandedRun], progress: Progress
+) -> LandedRun:
+    # What was seen of another group says nothing about this one.
+    landed = land_bulk(name, source, run, [past for past in earlier if past.origin == _origin(source)], progress)
+    return _record(name, source, run, landed.types, landed.warnings)
+
+
+def _check_whole(run: LandedRun) -> None:
+    if lacking := {resource_type: of.warnings for resource_type, of in run.types.items() if not of.complete}:
+        why = "; ".join(dict.fromkeys(warning for warnings in lacking.values() for warning in warnings))
+        raise SourceIncomplete(
+            f"source '{run.source}': not all of {', '.join(lacking)} came ({why}): what came is landed and no "
+            "watermark of theirs moved; pull again, or ask those who run the server"
+        )
+
+
 def _record(
     name: str, source: Source, run: OpenRun, types: dict[str, LandedType], warnings: Sequence[str]
 ) -> LandedRun:
@@ -139,7 +161,7 @@ def _record(
 
 
 def _origin(source: Source) -> str:
-    return source.base_url or str(source.path)
+    return export_url(source) if source.kind == "bulk" else source.base_url or str(source.path)
 
 
 @contextmanager

@@ -48,12 +48,12 @@ def read_lines(run_folder: Path, landed_file: LandedFile) -> Iterator[tuple[int,
 
     Raises UnreadableRest where a stream is cut off or corrupt, or a bundle is none; LandingError when there is no file.
     """
-    numbered = _entries if landed_file.format == "bundle" else _lines
+    numbered = _entries if landed_file.format == "bundle" else numbered_lines
     received_at = _Clock(landed_file.receipts)
     try:
-        for number, line in numbered(run_folder / landed_file.name):
+        for number, line in numbered(_blocks(run_folder / landed_file.name)):
             yield number, received_at(number), line
-    except _Broken as broken:
+    except Broken as broken:
         at = received_at(broken.line)
         raise UnreadableRest(landed_file.name, broken.line, at, broken.reason) from None
     except OSError as error:
@@ -62,8 +62,11 @@ def read_lines(run_folder: Path, landed_file: LandedFile) -> Iterator[tuple[int,
         ) from None
 
 
-class _Broken(Exception):
+class Broken(Exception):
+    """From `line` on the lines of something cannot be read: `reason`."""
+
     def __init__(self, line: int, reason: str) -> None:
+        super().__init__(reason)
         self.line = line
         self.reason = reason
 
@@ -81,11 +84,15 @@ class _Clock:
         return self._receipts[self._at].received_at
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The lines of NDJSON that comes in blocks, with their numbers from 1; blank ones are counted and not given.
+
+    Raises Broken where `decompressed` finds the stream cut off or corrupt, or a line is longer than any resource.
+    """
     number = 0
     rest: list[bytes] = []
     try:
-        for block in _blocks(path):
+        for block in blocks:
             rest.append(block)
             if b"\n" in block:
                 *whole, last = b"".join(rest).split(b"\n")
@@ -97,7 +104,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             if sum(map(len, rest)) > _LONGEST_LINE:
                 raise _Corrupt(f"a line is longer than {_LONGEST_LINE >> 20} MiB")
     except _Corrupt as corrupt:
-        raise _Broken(number + 1, str(corrupt)) from None
+        raise Broken(number + 1, str(corrupt)) from None
     if text := _text(b"".join(rest), number + 1):
         yield number + 1, text
 
@@ -111,15 +118,15 @@ class _Bundle(msgspec.Struct):
     entry: list[msgspec.Raw] = []
 
 
-def _entries(path: Path) -> Iterator[tuple[int, bytes]]:
+def _entries(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
     try:
-        bundle = msgspec.json.decode(b"".join(_blocks(path)).removeprefix(_BOM), type=_Bundle)
+        bundle = msgspec.json.decode(b"".join(blocks).removeprefix(_BOM), type=_Bundle)
     except _Corrupt as corrupt:
-        raise _Broken(1, str(corrupt)) from None
+        raise Broken(1, str(corrupt)) from None
     except NOT_JSON:
-        raise _Broken(1, "it is not the JSON of a Bundle") from None
+        raise Broken(1, "it is not the JSON of a Bundle") from None
     if bundle.resourceType != "Bundle":
-        raise _Broken(1, "it is not a Bundle")
+        raise Broken(1, "it is not a Bundle")
     for number, entry in enumerate(bundle.entry, start=1):
         yield number, bytes(entry)
 
@@ -147,19 +154,24 @@ _DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """The decompressed bytes of a file, block by block. A stream that is cut off is not hidden, as by zstd's reader."""
-    new = _DECOMPRESSORS[path.suffix]
-    member: _Decompressor | None = new()
     with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            while block:
-                member = member or new()
-                try:
-                    yield member.decompress(block)
-                except (zlib.error, zstandard.ZstdError):
-                    raise _Corrupt("its compressed stream is corrupt") from None
-                block = b""
-                if member.eof:
-                    block, member = member.unused_data, None
+        yield from decompressed(iter(lambda: file.read(_BLOCK), b""), path.suffix)
+
+
+def decompressed(blocks: Iterator[bytes], suffix: str) -> Iterator[bytes]:
+    """What blocks of a gzip (`.gz`) or zstd (`.zst`) stream hold. A stream that is cut off is not hidden, as by the
+    libraries' own readers: `numbered_lines` raises Broken there."""
+    new = _DECOMPRESSORS[suffix]
+    member: _Decompressor | None = new()
+    for block in blocks:
+        while block:
+            member = member or new()
+            try:
+                yield member.decompress(block)
+            except (zlib.error, zstandard.ZstdError):
+                raise _Corrupt("its compressed stream is corrupt") from None
+            block = b""
+            if member.eof:
+                block, member = member.unused_data, None
     if member is not None:
         raise _Corrupt("its compressed stream ends early")

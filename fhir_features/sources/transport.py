@@ -27,8 +27,6 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 300.0
 # Passing faults of busy servers. Some give 500 and 504 for lasting ones, too, so tries are bounded.
 PASSING = (408, 429, 500, 502, 503, 504)
-# With these a server says that it is there and has no time.
-_BUSY = (429, 503)
 _TIMEOUTS_S = (20.0, 180.0)
 _REDIRECTS = 5
 _REDIRECTING = (301, 302, 303, 307, 308)
@@ -52,6 +50,11 @@ class Answer:
     def content_type(self) -> str:
         """The media type that the body is said to have, empty if none is."""
         return self.headers.get("Content-Type", "")
+
+    @property
+    def fault(self) -> str:
+        """What the status is, for a message."""
+        return f"HTTP {self.status}"
 
 
 # The headers of a request that goes to this URL.
@@ -139,29 +142,40 @@ class Transport:
                 response = attempt()
             except BrokenOff as broken:
                 fault = str(broken)
-            status = response.status_code if response is not None else None
-            waiting = until is not None and status in _BUSY and dt.datetime.now(UTC) < until
-            tries += not waiting
-            if response is not None and (status not in PASSING or tries >= TRIES):
+            is_waiting = until is not None and _is_busy(response) and dt.datetime.now(UTC) < until
+            tries += not is_waiting
+            if response is not None and (response.status_code not in PASSING or tries >= TRIES):
                 return response
             if tries >= TRIES:
-                raise SourceUnreachable(f"source '{self.name}': {fault} at {place_of(url)}, {TRIES} times: {_SEE}")
+                raise self.unreachable(fault, url)
             self.pause(tries, {} if response is None else response.headers)
 
-    def unreachable(self, answer: Answer) -> SourceUnreachable:
-        """The error for an answer that stayed a passing fault."""
-        return SourceUnreachable(f"source '{self.name}': HTTP {answer.status} at {answer.place}, {TRIES} times: {_SEE}")
+    def unreachable(self, fault: str, url: str) -> SourceUnreachable:
+        """The error for a fault that stayed, such as `HTTP 503`."""
+        return SourceUnreachable(
+            f"source '{self.name}': {fault} at {place_of(url)}, {TRIES} times: "
+            "see that the server is up and can be reached from here, then pull again"
+        )
 
     def pause(self, tries: int, headers: Mapping[str, str]) -> None:
         """Wait as long as the answer to the try of this number (from 1) asks, or longer from try to try.
 
         Raises SourceUnreachable when the transport is closed meanwhile.
         """
-        if self._closed.wait(pause_s(tries, headers)):
+        self._closed.wait(pause_s(tries, headers))
+        self.check_open()
+
+    def check_open(self) -> None:
+        """Raise SourceUnreachable when the transport was closed by another thread."""
+        if self._closed.is_set():
             raise SourceUnreachable(f"source '{self.name}': the pull was ended: pull again")
 
 
-_SEE = "see that the server is up and can be reached from here, then pull again"
+def _is_busy(response: requests.Response | None) -> bool:
+    """Whether a server says that it is there and has no time now."""
+    if response is None:
+        return False
+    return response.status_code == 429 or (response.status_code == 503 and "Retry-After" in response.headers)
 
 
 def answer_of(response: requests.Response, own: bool, body: bytes = b"") -> Answer:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from bulk_server import BulkServer
 from fhir_server import FhirServer
 
 from fhir_features.config import Config, load_config
@@ -23,18 +24,28 @@ def searching(server: FhirServer, tmp_path: Path) -> Callable[..., Config]:
     """A configuration whose source `ward` searches the server, with more lines for that source."""
 
     def write(*lines: str, types: str = '"Patient"', base_url: str | None = None) -> Config:
-        (tmp_path / "fhir_features.toml").write_text(
-            f"""
-            [sources.ward]
-            kind = "search"
-            site = "north"
-            timezone = "UTC"
-            base_url = "{base_url or server.base}"
-            resource_types = [{types}]
-            page_size = 10
-            """
-            + "\n".join(lines)
-        )
-        return load_config(tmp_path)
+        return _configured(tmp_path, base_url or server.base, types, 'kind = "search"', "page_size = 10", *lines)
 
     return write
+
+
+@pytest.fixture
+def exports(server: FhirServer) -> BulkServer:
+    return BulkServer(server)
+
+
+@pytest.fixture
+def exporting(exports: BulkServer, tmp_path: Path) -> Callable[..., Config]:
+    """A configuration whose source `ward` is exported by the server, with more lines for that source."""
+
+    def write(*lines: str, types: str = '"Patient", "Observation"', level: str = "system") -> Config:
+        where = ('kind = "bulk"', f'level = "{level}"', 'overlap = "10min"')
+        return _configured(tmp_path, exports.server.base, types, *where, *lines)
+
+    return write
+
+
+def _configured(folder: Path, base_url: str, types: str, *lines: str) -> Config:
+    common = ('site = "north"', 'timezone = "UTC"', f'base_url = "{base_url}"', f"resource_types = [{types}]")
+    (folder / "fhir_features.toml").write_text("\n".join(("[sources.ward]", *common, *lines)))
+    return load_config(folder)

@@ -63,10 +63,8 @@ def as_bundles(resources: list[dict]) -> dict[str, str]:
     return {"everything.json": json.dumps(bundle, indent=2)}
 
 
-@pytest.fixture(params=["search", "ndjson", "bundle"])
-def source(
-    request: pytest.FixtureRequest, tmp_path: Path, server: FhirServer, searching: Callable[..., Config]
-) -> Source:
+@pytest.fixture(params=["search", "bulk", "ndjson", "bundle"])
+def source(request: pytest.FixtureRequest, tmp_path: Path, server: FhirServer) -> Source:
     if request.param == "ndjson":
         return of_files(tmp_path, as_ndjson)
     if request.param == "bundle":
@@ -75,7 +73,8 @@ def source(
     def fail() -> None:
         server.scripted = lambda _: Reply(status=503)
 
-    return Source(searching(types='"Patient", "Observation"'), lambda held: server.resources.extend(held), fail)
+    configured = request.getfixturevalue("searching" if request.param == "search" else "exporting")
+    return Source(configured(types='"Patient", "Observation"'), lambda held: server.resources.extend(held), fail)
 
 
 def resources_of(run: LandedRun) -> list[dict]:

@@ -1,0 +1,242 @@
+"""What does a server export that changed since the last pull? In: a source of kind `bulk` and its earlier runs. Out:
+the files of one export or more, landed, and what each resource type has been seen of. Types that were seen up to the
+same instant are exported together. Of a group all Patients are exported each time, and patients who were not in it
+before get an export of their whole history, since `_since` would hide what they had before they joined."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fhir_features.config import Source
+from fhir_features.errors import SourceIncomplete, SourceNotFhir
+from fhir_features.sources.bulk_checkpoint import ExportCheckpoint, ExportState
+from fhir_features.sources.bulk_export import Expired, Exporter, Plan
+from fhir_features.sources.bulk_files import FileReader, Lines
+from fhir_features.sources.bulk_manifest import ExportedFile, remarks
+from fhir_features.sources.bulk_results import Download, export_warnings, is_asked_for, type_results
+from fhir_features.sources.checkpoint import OpenRun
+from fhir_features.sources.client import Client
+from fhir_features.sources.landing import LandedFile, LandedRun, LandedType
+from fhir_features.sources.progress import Progress
+from fhir_features.sources.reading import NOT_JSON, read_lines
+from fhir_features.sources.type_filters import fulfils
+from fhir_features.times import UTC, duration_us
+
+# Servers allow few: Epic five, at most (smart-on-fhir/smart-fetch).
+CONNECTIONS = 4
+KICK_OFFS = 3
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What a run knows of each type, and what a user should know of the run as a whole."""
+
+    types: dict[str, LandedType]
+    warnings: tuple[str, ...]
+
+
+def land_bulk(name: str, source: Source, run: OpenRun, earlier: Sequence[LandedRun], progress: Progress) -> Landed:
+    """Land what each of the source's types has had since the `earlier` runs of the same export, less the overlap.
+
+    A type of which something is missing is landed as incomplete. Raises SourceUnreachable, SourceRefused,
+    SourceNotFhir, SourceIncomplete, and ConfigError for a secret that is not there.
+    """
+    checkpoint = ExportCheckpoint(run)
+    try:
+        with Client(name, source) as client:
+            return _Bulk(name, source, run, checkpoint, client, progress).land(earlier)
+    finally:
+        checkpoint.close()
+
+
+class _Bulk:
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        run: OpenRun,
+        checkpoint: ExportCheckpoint,
+        client: Client,
+        progress: Progress,
+    ) -> None:
+        self._name = name
+        self._source = source
+        self._run = run
+        self._checkpoint = checkpoint
+        self._exporter = Exporter(name, source, client, progress)
+        self._files = FileReader(name, client)
+        self._progress = progress
+
+    def land(self, earlier: Sequence[LandedRun]) -> Landed:
+        plans = self._plans(earlier)
+        states = [self._exported(0, plans[0])]
+        others = tuple(each for each in self._source.resource_types if each != "Patient")
+        # Before what changed: a version that both bring was not witnessed, since nobody had asked about the patient.
+        if others and (new := self._new_patients(earlier)):
+            states.append(self._exported(len(plans), Plan(others, patients=new), backfill=True))
+        states += [self._exported(number, plan) for number, plan in enumerate(plans[1:], start=1)]
+        types: dict[str, LandedType] = {}
+        for resource_type in self._source.resource_types:
+            (plan,) = (each for each in plans if resource_type in each.types)
+            own = [state for state in states if resource_type in state.types]
+            types[resource_type] = self._landed_type(resource_type, plan, own)
+        return Landed(types, tuple(dict.fromkeys(warning for state in states for warning in state.warnings)))
+
+    def _plans(self, earlier: Sequence[LandedRun]) -> list[Plan]:
+        """One plan for all types that were seen up to the same instant, first for those that were never seen."""
+        by_since: dict[dt.datetime | None, list[str]] = {}
+        for resource_type in self._source.resource_types:
+            by_since.setdefault(self._since(resource_type, earlier), []).append(resource_type)
+        in_order = sorted(by_since.items(), key=lambda item: item[0] or dt.datetime.min.replace(tzinfo=UTC))
+        return [Plan(tuple(types), since) for since, types in in_order]
+
+    def _since(self, resource_type: str, earlier: Sequence[LandedRun]) -> dt.datetime | None:
+        """The instant from which on a type is asked for; null for all of it."""
+        if self._is_group and resource_type == "Patient":
+            return None
+        seen = [run.types[resource_type] for run in earlier if resource_type in run.types]
+        # A type of which nothing ever came may have been hidden: with the scope for it, its history would come too.
+        whole = [each.watermark for each in seen if each.complete] if any(each.entries for each in seen) else []
+        if not whole:
+            return None
+        return (max(whole) - dt.timedelta(microseconds=duration_us(self._source.overlap))).replace(microsecond=0)
+
+    @property
+    def _is_group(self) -> bool:
+        return self._source.level not in ("system", "patient")
+
+    def _new_patients(self, earlier: Sequence[LandedRun]) -> tuple[str, ...]:
+        """The ids of the patients of a group who were not in it when it was last seen whole, if it ever was."""
+        whole = [run for run in earlier if all(of.complete for of in run.types.values())]
+        if not self._is_group or not whole:
+            return ()
+        before = set(_patient_ids(whole[-1].folder, whole[-1].files))
+        return tuple(dict.fromkeys(id for id in _patient_ids(self._run.folder, self._run.files()) if id not in before))
+
+    def _exported(self, number: int, plan: Plan, *, backfill: bool = False) -> ExportState:
+        """Bring an export of the run to its end, from wherever it has come to."""
+        state = self._checkpoint.export(number)
+        while state.watermark is None:
+            try:
+                self._go_on(number, plan, state, backfill)
+            except Expired:
+                self._forget(number, state)
+                if state.kick_offs >= KICK_OFFS:
+                    state.kick_offs = 0
+                    self._checkpoint.save(number, state)
+                    raise SourceIncomplete(
+                        f"source '{self._name}': {KICK_OFFS} exports expired before they were read: pull again, "
+                        "or tell those who run the server"
+                    ) from None
+            except (SourceIncomplete, SourceNotFhir):
+                state.kick_offs = 0
+                self._forget(number, state)
+                raise
+        self._forget(number, state)
+        return state
+
+    def _go_on(self, number: int, plan: Plan, state: ExportState, backfill: bool) -> None:
+        if state.kick_off is None:
+            state.kick_off = self._exporter.kick_off(plan)
+            state.kick_offs += 1
+            self._checkpoint.save(number, state)
+        manifests = list(self._exporter.manifests(state.kick_off))
+        files = [file for manifest in manifests for file in manifest.files]
+        downloads = []
+        # Deletions first: one that bears no date is older than what the same export says of the resource.
+        for what in ("deleted", "output"):
+            wanted = [file for file in files if file.what == what and is_asked_for(file, plan)]
+            downloads += self._downloads(wanted, state.kick_offs >= KICK_OFFS, backfill)
+        noted = [
+            remark
+            for file in files
+            if file.what == "error"
+            for line in self._files.lines(file)
+            for remark in remarks(line, plan.types)
+        ]
+        state.types = type_results(plan, downloads, noted)
+        state.warnings = export_warnings(plan, self._source, files, noted)
+        told = [each.transaction_time for each in manifests if each.transaction_time]
+        state.watermark = min([state.kick_off.at, *told])
+        self._checkpoint.save(number, state)
+
+    def _downloads(self, files: Sequence[ExportedFile], is_last_try: bool, backfill: bool) -> list[Download]:
+        """Download the files that have not been, several at a time; what came of all of them.
+
+        Raises Expired, after what still could be downloaded, unless this is the last try.
+        """
+        numbers = [self._checkpoint.number(file.url) for file in files]
+        came = {number: lines for number in numbers if (lines := self._checkpoint.download(number))}
+        expired = False
+        pool = ThreadPoolExecutor(CONNECTIONS)
+        try:
+            landing = {
+                pool.submit(self._land, file, number, backfill): number
+                for file, number in zip(files, numbers, strict=True)
+                if number not in came
+            }
+            for future in as_completed(landing):
+                number = landing[future]
+                try:
+                    came[number], file = future.result()
+                    self._checkpoint.keep_download(number, came[number], file)
+                except Expired:
+                    expired = True
+                    came[number] = Lines(0, 0, {}, "the server does not have it any more")
+                self._progress(self._name, "files", len(came), len(files))
+        finally:
+            # When this is an error, the connections are closed next, which ends what is still running.
+            pool.shutdown(wait=False, cancel_futures=True)
+        if expired and not is_last_try:
+            raise Expired
+        return [Download(file, came[number]) for file, number in zip(files, numbers, strict=True)]
+
+    def _land(self, file: ExportedFile, number: int, backfill: bool) -> tuple[Lines, LandedFile | None]:
+        stem = "deleted" if file.what == "deleted" else file.resource_type or "mixed"
+        filters = self._source.filters(stem)
+        path = self._run.folder / f"{stem}-{number:04d}.ndjson.zst"
+        return self._files.land(file, path, keep=lambda line: not filters or fulfils(line, filters), backfill=backfill)
+
+    def _forget(self, number: int, state: ExportState) -> None:
+        if state.kick_off is not None:
+            self._exporter.forget(state.kick_off.status_url)
+            state.kick_off = None
+        self._checkpoint.save(number, state)
+
+    def _landed_type(self, resource_type: str, plan: Plan, states: Sequence[ExportState]) -> LandedType:
+        """What the run knows of a type, by its export and that for new patients, if there was one."""
+        results = [state.types[resource_type] for state in states]
+        return LandedType(
+            request=plan.parameters(self._source),
+            since=plan.since,
+            watermark=min(state.watermark for state in states if state.watermark),
+            complete=all(each.is_whole for each in results),
+            entries=sum(each.entries for each in results),
+            pages=sum(each.files for each in results),
+            warnings=tuple(dict.fromkeys(warning for each in results for warning in each.warnings)),
+        )
+
+
+class _Resource(msgspec.Struct):
+    resourceType: Any = None
+    id: Any = None
+
+
+def _patient_ids(folder: Path, files: Sequence[LandedFile]) -> Iterator[str]:
+    """The ids of the Patients in a run's files."""
+    for file in files:
+        if file.resources.get("Patient"):
+            for _, _, line in read_lines(folder, file):
+                try:
+                    resource = msgspec.json.decode(line, type=_Resource)
+                except NOT_JSON:
+                    continue
+                if resource.resourceType == "Patient" and isinstance(resource.id, str):
+                    yield resource.id
