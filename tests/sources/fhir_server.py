@@ -63,6 +63,8 @@ class FhirServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            # Head and body in one packet: in two, each answer waits for the acknowledgement of the first.
+            wbufsize = 1 << 16
 
             def do_GET(self) -> None:
                 server._handle(self)
