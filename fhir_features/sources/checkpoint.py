@@ -31,11 +31,13 @@ from fhir_features.sources.landing import (
 from fhir_features.times import UTC
 
 CHECKPOINT = "unfinished.sqlite"
+# Pages that are received within this time share one receipt, so that a run's record stays small however many they are.
+RECEIPT_LASTS = dt.timedelta(seconds=1)
 _TABLES = (
     "CREATE TABLE run (plan TEXT NOT NULL)",
     "CREATE TABLE files (name TEXT PRIMARY KEY, record TEXT NOT NULL)",
     "CREATE TABLE types (stem TEXT PRIMARY KEY, state TEXT NOT NULL)",
-    "CREATE TABLE receipts (stem TEXT NOT NULL, first_line INTEGER NOT NULL, received_at TEXT NOT NULL)",
+    "CREATE TABLE receipts (stem TEXT, first_line INTEGER, received_at TEXT NOT NULL, PRIMARY KEY (stem, first_line))",
     "CREATE TABLE patients (number INTEGER PRIMARY KEY, id TEXT NOT NULL, known INTEGER NOT NULL)",
     "CREATE TABLE landed (content BLOB PRIMARY KEY) WITHOUT ROWID",
     "CREATE TABLE scanned (resource BLOB PRIMARY KEY) WITHOUT ROWID",
@@ -52,7 +54,8 @@ class TypeState(msgspec.Struct):
     Of the search that is being read: `next_url` is the page to read next, null for the first of a scan (no `scan_pages`
     yet) and after its last; `ids` counts the distinct ids of this scan, `total` is the largest Bundle.total that it
     gave, `barren` the pages since the last one with a new id. `lines` and `bytes` are what counts of the landed file,
-    `entries` and `pages` what was received for it, over all searches and scans.
+    `receipt_began` when the first of the pages came that share its last receipt; `entries` and `pages` are what was
+    received for it, over all searches and scans.
     """
 
     resource_type: str
@@ -70,6 +73,7 @@ class TypeState(msgspec.Struct):
     barren: int = 0
     lines: int = 0
     bytes: int = 0
+    receipt_began: dt.datetime | None = None
     entries: int = 0
     pages: int = 0
     warnings: list[str] = []
@@ -185,8 +189,7 @@ class OpenRun:
             new_ids = sum(self._add("scanned", "resource", identity) for identity, _ in resources)
             lines = [line for _, line in resources if self._add("landed", "content", hashlib.sha256(line).digest())]
             if lines:
-                receipt = (state.stem, state.lines + 1, received_at.isoformat())
-                self._database.execute("INSERT INTO receipts VALUES (?, ?, ?)", receipt)
+                self._receive(state, received_at)
                 self._append(self._path(state), state, lines)
             state.ids += new_ids
             state.barren = 0 if new_ids else state.barren + 1
@@ -206,6 +209,20 @@ class OpenRun:
             self._database.execute("DELETE FROM landed")
             self._database.execute("DELETE FROM scanned")
             self._save(state)
+
+    def _receive(self, state: TypeState, received_at: dt.datetime) -> None:
+        """Note when the lines after those that count were received: at the end of the receipt that they share."""
+        began = state.receipt_began
+        if began is not None and dt.timedelta(0) <= received_at - began < RECEIPT_LASTS:
+            last = "first_line = (SELECT max(first_line) FROM receipts WHERE stem = $stem)"
+            self._database.execute(
+                f"UPDATE receipts SET received_at = $at WHERE stem = $stem AND {last}",
+                {"at": received_at.isoformat(), "stem": state.stem},
+            )
+        else:
+            receipt = (state.stem, state.lines + 1, received_at.isoformat())
+            self._database.execute("INSERT INTO receipts VALUES (?, ?, ?)", receipt)
+            state.receipt_began = received_at
 
     def _path(self, state: TypeState) -> Path:
         return self.folder / f"{state.stem}-0001.ndjson.zst"

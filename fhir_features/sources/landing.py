@@ -27,7 +27,8 @@ class _Record(BaseModel):
 
 
 class Receipt(_Record):
-    """From which line on (counted from 1) the lines of a file were received at which instant (UTC)."""
+    """From which line on (counted from 1) the lines of a file were received by which instant (UTC): those of a search
+    within the second before it."""
 
     first_line: int
     received_at: AwareDatetime

@@ -23,7 +23,7 @@ from fhir_features.errors import (
     SourceRefused,
     SourceUnreachable,
 )
-from fhir_features.sources import LandedRun, landed_runs, pull, read_lines, search, transport, verify_run
+from fhir_features.sources import LandedRun, checkpoint, landed_runs, pull, read_lines, search, transport, verify_run
 
 
 def runs(config: Config) -> list[LandedRun]:
@@ -80,7 +80,8 @@ def test_a_line_holds_the_bytes_received_with_newlines_between_tokens_as_spaces(
     assert (number, line) == (1, received.replace(b"\r", b" ").replace(b"\n", b" "))
 
 
-def test_each_page_keeps_its_time_of_receipt(server, searching):
+def test_each_page_keeps_its_time_of_receipt(server, searching, monkeypatch):
+    monkeypatch.setattr(checkpoint, "RECEIPT_LASTS", dt.timedelta(0))
     server.resources = patients(25)
     run = pulled(searching())
     receipts = run.files[0].receipts
@@ -91,6 +92,16 @@ def test_each_page_keeps_its_time_of_receipt(server, searching):
     assert [at for _, at, _ in read_lines(run.folder, run.files[0])] == [times[0]] * 10 + [times[1]] * 10 + [
         times[2]
     ] * 5
+
+
+def test_pages_that_come_within_a_second_share_the_receipt_of_the_last(server, searching, monkeypatch):
+    monkeypatch.setattr(checkpoint, "RECEIPT_LASTS", dt.timedelta(hours=1))
+    server.resources = patients(45)
+    came: list[dt.datetime] = []
+    server.after_page = lambda count: came.append(dt.datetime.now(dt.UTC))
+    (receipt,) = pulled(searching()).files[0].receipts
+    assert receipt.first_line == 1
+    assert came[3] < receipt.received_at
 
 
 def test_included_resources_are_left_out_and_remarks_are_warnings_without_their_text(server, searching):
@@ -455,7 +466,8 @@ def test_credentials_of_a_netrc_file_are_not_sent(server, searching, monkeypatch
 # Interrupted, and at the same time
 
 
-def test_a_pull_that_failed_goes_on_from_its_last_page_and_keeps_what_is_complete(server, searching):
+def test_a_pull_that_failed_goes_on_from_its_last_page_and_keeps_what_is_complete(server, searching, monkeypatch):
+    monkeypatch.setattr(checkpoint, "RECEIPT_LASTS", dt.timedelta(0))
     server.resources = patients(15) + [resource("Condition", number) for number in range(35)]
     server.scripted = lambda request: Reply(status=500) if request.parameters.get("_offset") == "20" else None
     config = searching(types='"Patient", "Condition"')
