@@ -31,7 +31,14 @@ FILE_NAME = "fhir_features.toml"
 _PROFILES = Path(__file__).parent / "sources" / "profiles"
 
 ResourceType = Literal[
-    "Patient", "Encounter", "Observation", "Condition", "MedicationRequest", "Medication", "DiagnosticReport"
+    "Patient",
+    "Encounter",
+    "Observation",
+    "Condition",
+    "MedicationRequest",
+    "Medication",
+    "DiagnosticReport",
+    "Provenance",
 ]
 RESOURCE_TYPES: tuple[ResourceType, ...] = (
     "Patient",
@@ -161,6 +168,8 @@ class Source(_Strict):
       have no `issued`.
     - `coding_lag`: how long after the end of its encounter a discharge diagnosis is coded.
     - `condition_category`: what a Condition without a category is.
+    - `own_systems`: the values of meta.source, without their fragment, that are this source's own; what has another one
+      was sent here from elsewhere. Empty: meta.source says nothing.
     - `midnight_is_date`: whether a time of exactly 00:00:00 means that only the date is known.
     """
 
@@ -191,6 +200,7 @@ class Source(_Strict):
     bedside_lag: LagOrNone = "0"
     coding_lag: LagOrNone = "0"
     condition_category: Literal["encounter-diagnosis", "problem-list-item"] = "problem-list-item"
+    own_systems: tuple[str, ...] = ()
     midnight_is_date: bool = False
 
     @model_validator(mode="before")

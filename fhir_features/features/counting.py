@@ -24,7 +24,7 @@ ENCOUNTER_STATUSES = ("in-progress", "arrived", "triaged", "onleave", "finished"
 # HL7 v3 ObservationInterpretation, abnormal: https://terminology.hl7.org/5.1.0/CodeSystem-v3-ObservationInterpretation.html
 ABNORMAL = ("A", "AA", "H", "HH", "HU", "L", "LL", "LU")
 
-# TIME rule 11, and the start of an encounter, which is its author time.
+# TIME rule 11.
 KNOWN_AT_SOURCES = (
     "history",
     "last_updated",
@@ -35,6 +35,7 @@ KNOWN_AT_SOURCES = (
     "bedside",
     "encounter_start",
     "encounter_end",
+    "provenance",
     "received",
     "assumed",
 )

@@ -146,6 +146,10 @@ ENCOUNTERS = Table(
         ("end_at", "TIMESTAMPTZ"),
         ("end_latest_at", "TIMESTAMPTZ"),  # the last instant at which it may have ended: diagnoses are coded after it
         ("discharge_disposition", "VARCHAR"),
+        (
+            "admission_diagnoses",
+            "VARCHAR[]",
+        ),  # ids of the Conditions that it names as such (Encounter.diagnosis.use AD)
         *_ORIGIN,
     ),
     _EVENT_SORT,
@@ -300,6 +304,22 @@ REPORTED_RESULTS = Table(
     ("site", "observation_id", "issued_at", "resource_id", "version"),
 )
 
+# When a Provenance of a resource was recorded, and whether it came from another system (TIME rule 10).
+PROVENANCES = Table(
+    "provenances",
+    (
+        ("site", "VARCHAR"),
+        ("target_type", "VARCHAR"),
+        ("target_id", "VARCHAR"),
+        ("resource_id", "VARCHAR"),  # of the Provenance
+        ("version", "VARCHAR"),
+        ("recorded_at", "TIMESTAMPTZ"),
+        ("transmitted", "BOOLEAN"),
+        *_ORIGIN,
+    ),
+    ("site", "target_type", "target_id", "recorded_at", "resource_id", "version"),
+)
+
 QUARANTINE = Table(
     "quarantine",
     (
@@ -370,6 +390,7 @@ TABLES: tuple[Table, ...] = (
     UNIT_RESOLUTION,
     MEDICATIONS,
     REPORTED_RESULTS,
+    PROVENANCES,
     QUARANTINE,
     WATERMARKS,
     COMMITS,

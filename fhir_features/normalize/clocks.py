@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import duckdb
 
 from fhir_features.config import Source
+from fhir_features.lake import literal
 from fhir_features.normalize.policies import HAVE_CATEGORIES, SERVER_AT
 from fhir_features.normalize.staging import staged
 from fhir_features.times import duration_us
@@ -44,6 +45,19 @@ class Clock:
     rows: str = "true"
     joins: str = ""
 
+
+# The earliest evidence of a diagnosis of an encounter: discharge codes come after its end, unless a Provenance says
+# when it was recorded, or the encounter that it was the admission's. Alternatives without a time are left out.
+_DIAGNOSED = """list_min(list_filter([
+      {{'author_at': greatest(s.recorded_last, e.ended_at + to_microseconds({coding_lag})),
+        'author_source': CASE WHEN s.recorded_last >= e.ended_at + to_microseconds({coding_lag})
+          THEN 'recorded_date' ELSE 'encounter_end' END, 'known': e.ended_at IS NOT NULL}},
+      {{'author_at': greatest(s.recorded_last, d.recorded_at),
+        'author_source': CASE WHEN s.recorded_last >= d.recorded_at THEN 'recorded_date' ELSE 'provenance' END,
+        'known': d.recorded_at IS NOT NULL}},
+      {{'author_at': s.recorded_last, 'author_source': 'recorded_date',
+        'known': list_contains(a.admission_diagnoses, v.resource_id) AND s.recorded_last IS NOT NULL}}
+    ], lambda evidence: evidence.known))"""
 
 CLOCKS: dict[str, Clock] = {
     # Birth date and sex are of always; a death is revised in place. Without a birth date: from before any record.
@@ -86,25 +100,16 @@ CLOCKS: dict[str, Clock] = {
     ),
     # A late lastUpdated may have changed the code, so the earlier state is not known then.
     "Condition": Clock(
-        author_at="""CASE
-      WHEN p.encounter_diagnosis AND e.ended_at IS NULL THEN NULL
-      WHEN p.encounter_diagnosis
-      THEN greatest(s.recorded_last, e.ended_at + to_microseconds({coding_lag}))
-      ELSE s.recorded_last
-    END""",
-        author_source="""CASE
-      WHEN p.encounter_diagnosis AND e.ended_at IS NOT NULL
-        AND (s.recorded_last >= e.ended_at + to_microseconds({coding_lag})) IS NOT TRUE
-      THEN 'encounter_end'
-      ELSE 'recorded_date'
-    END""",
+        author_at=f"CASE WHEN p.encounter_diagnosis THEN ({_DIAGNOSED}).author_at ELSE s.recorded_last END",
+        author_source=f"CASE WHEN p.encounter_diagnosis THEN ({_DIAGNOSED}).author_source ELSE 'recorded_date' END",
         stated_at="coalesce(s.recorded_last, s.onset_first)",
         revises="""coalesce(s.verification_status, '') <> 'entered-in-error' AND (
       s.clinical_status <> 'active' OR s.verification_status IS NOT NULL OR s.severity_code_id IS NOT NULL
       OR s.abated)""",
         suspect="s.verification_status = 'entered-in-error'",
         revised_at="s.abatement_last",
-        joins="LEFT JOIN encounter_ends e ON e.resource_id = s.encounter_id",
+        joins="""LEFT JOIN encounter_ends e ON e.resource_id = s.encounter_id
+  LEFT JOIN encounter_diagnoses a ON a.resource_id = s.encounter_id""",
     ),
     "MedicationRequest": Clock(
         author_at="s.authored_last",
@@ -133,7 +138,8 @@ WITH read AS (
     {author_at} AS author_at,
     {author_source} AS author_source,
     {stated_at} AS stated_at,
-    ({foreign}) IS TRUE AS is_foreign,
+    ({foreign} OR d.transmitted_at IS NOT NULL OR {elsewhere}) IS TRUE AS is_foreign,
+    d.transmitted_at,
     {suspect} AS suspect,
     ({revises}) IS TRUE AS revises,
     {revised_at} AS revised_at,
@@ -142,6 +148,7 @@ WITH read AS (
   FROM {table} s
   JOIN new_versions v ON v.row_no = s.row_no AND v.outcome = 'normalized'
   JOIN policies p ON p.resource_type = '{resource_type}' AND p.categories = {categories}
+  LEFT JOIN provenance_dates d ON d.resource_type = v.resource_type AND d.resource_id = v.resource_id
   {joins}
   WHERE {rows}
 ),
@@ -158,8 +165,12 @@ held AS (
 ),
 authored AS (
   SELECT * REPLACE (
-    CASE WHEN is_foreign THEN greatest(author_at, held_at) ELSE author_at END AS author_at,
-    CASE WHEN is_foreign AND (author_at >= held_at) IS NOT TRUE THEN held_source ELSE author_source END AS author_source
+    CASE WHEN is_foreign THEN greatest(author_at, transmitted_at, held_at) ELSE author_at END AS author_at,
+    CASE
+      WHEN NOT is_foreign OR author_at >= greatest(transmitted_at, held_at) THEN author_source
+      WHEN transmitted_at > held_at THEN 'provenance'
+      ELSE held_source
+    END AS author_source
   )
   FROM held
 ),
@@ -245,12 +256,19 @@ def read_clocks(con: duckdb.DuckDBPyConnection, source: Source) -> None:
     )
     lags = {"bedside_lag": _lag(source.bedside_lag), "coding_lag": _lag(source.coding_lag)}
     for resource_type, clock in CLOCKS.items():
-        con.execute(_known_sql(resource_type, clock, lags))
+        con.execute(_known_sql(resource_type, clock, lags, _elsewhere(source)))
     con.execute(_VERSION_CLOCKS)
 
 
-def _known_sql(resource_type: str, clock: Clock, lags: dict[str, int]) -> str:
-    """The statement that fills `clocks` for one resource type."""
+def _elsewhere(source: Source) -> str:
+    """Whether meta.source, whose fragment names a request, is another system than the source's own."""
+    if not source.own_systems:
+        return "false"
+    return f"split_part(v.system, '#', 1) NOT IN ({', '.join(map(literal, ('', *source.own_systems)))})"
+
+
+def _known_sql(resource_type: str, clock: Clock, lags: dict[str, int], elsewhere: str) -> str:
+    """The statement that fills `clocks` for one resource type. Who a patient is was always known, whoever says it."""
     return _KNOWN.format(
         table=staged(resource_type),
         resource_type=resource_type,
@@ -260,6 +278,7 @@ def _known_sql(resource_type: str, clock: Clock, lags: dict[str, int]) -> str:
         author_source=clock.author_source.format(**lags),
         stated_at=clock.stated_at,
         foreign=clock.foreign,
+        elsewhere="false" if resource_type == "Patient" else elsewhere,
         suspect=clock.suspect,
         revises=clock.revises,
         revised_at=clock.revised_at,

@@ -1,4 +1,4 @@
-"""What new versions take from other resources: birth dates, encounters' starts and ends, reports of results.
+"""What new versions take from other resources: birth dates, encounters' starts and ends, reports, Provenances.
 
 In go the staging, `new_versions` and the lake; out come temporary tables with a row a resource that something new
 points to. The latest version of it counts, held or new.
@@ -36,10 +36,11 @@ SEMI JOIN (
 ) USING ({key})
 GROUP BY {key}"""
 
-# When a result was first reported, by the reports that are held or have come in this run.
+# When a result was first reported, by the reports that are held or have come in this run. A report that names a panel
+# reports what the panel has, as far as that comes with it.
 _REPORT_ISSUES = """
 CREATE TEMP TABLE report_issues AS
-WITH issues AS (
+WITH RECURSIVE issues AS (
   SELECT s.observation_id, s.issued_last AS issued_at
   FROM staged_reported_results s
   JOIN new_versions v USING (row_no)
@@ -48,19 +49,57 @@ WITH issues AS (
   SELECT observation_id, issued_at
   FROM lake.reported_results
   WHERE site = {site}
+),
+panels AS (
+  SELECT v.resource_id AS panel_id, unnest(s.members) AS member_id
+  FROM staged_observations s
+  JOIN new_versions v USING (row_no)
+  WHERE s.component = 0 AND len(s.members) > 0
+),
+reported AS (
+  SELECT observation_id, issued_at
+  FROM issues
+  SEMI JOIN new_versions v ON v.resource_type = 'Observation' AND v.resource_id = issues.observation_id
+  UNION
+  SELECT p.member_id, r.issued_at
+  FROM reported r
+  JOIN panels p ON p.panel_id = r.observation_id
 )
 SELECT observation_id, min(issued_at) AS issued_at
-FROM issues
-SEMI JOIN new_versions v ON v.resource_type = 'Observation' AND v.resource_id = issues.observation_id
+FROM reported
 GROUP BY observation_id"""
+
+# When a resource was first recorded, and first recorded as having come from another system.
+_PROVENANCE_DATES = """
+CREATE TEMP TABLE provenance_dates AS
+WITH provenances AS (
+  SELECT s.target_type, s.target_id, s.recorded_last AS recorded_at, s.transmitted
+  FROM staged_provenances s
+  JOIN new_versions v USING (row_no)
+  WHERE v.outcome = 'normalized'
+  UNION ALL
+  SELECT target_type, target_id, recorded_at, transmitted
+  FROM lake.provenances
+  WHERE site = {site}
+)
+SELECT
+  target_type AS resource_type,
+  target_id AS resource_id,
+  min(recorded_at) AS recorded_at,
+  min(recorded_at) FILTER (WHERE transmitted) AS transmitted_at
+FROM provenances
+SEMI JOIN new_versions v ON v.resource_type = target_type AND v.resource_id = target_id
+GROUP BY ALL"""
 
 
 def create_context(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
-    """Make `birth_dates`, `encounter_starts` and `encounter_ends` for conditions, and `report_issues` for results."""
+    """Make `birth_dates`, `encounter_starts`, `encounter_ends` and `encounter_diagnoses` for conditions,
+    `report_issues` for results, and `provenance_dates` for whatever Provenances are about."""
     for name, resource_type, key, new, held, value in (
         ("birth_dates", "Patient", "patient_id", "birth_date", "birth_date", "birth_date"),
         ("encounter_starts", "Encounter", "resource_id", "start_first", "start_at", "start_at"),
         ("encounter_ends", "Encounter", "resource_id", "end_last", "end_latest_at", "ended_at"),
+        ("encounter_diagnoses", "Encounter", "resource_id", *["admission_diagnoses"] * 3),
     ):
         con.execute(
             _LATEST_OF.format(
@@ -77,3 +116,4 @@ def create_context(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
             )
         )
     con.execute(_REPORT_ISSUES.format(site=literal(run.site)))
+    con.execute(_PROVENANCE_DATES.format(site=literal(run.site)))

@@ -41,6 +41,7 @@ VERSION_COLUMNS: Columns = (
     ("withdrawn", pa.bool_()),
     ("file_no", pa.int32()),
     ("line", pa.int64()),
+    ("system", pa.string()),
 )
 QUARANTINE_COLUMNS: Columns = (
     ("file_no", pa.int32()),
@@ -218,6 +219,7 @@ class Decoder:
                 status == "entered-in-error",
                 file_no,
                 number,
+                meta.source,
             )
         )
         self._rows[resource_type] += rows
@@ -240,7 +242,12 @@ class Decoder:
         self._quarantine.append(
             (file_no, line, name.resource_type, name.resource_id, rejected.json_path, rejected.rule, rejected.reason)
         )
-        says_status = name.status is not None or name.resource_type in ("Patient", "Condition", "Medication")
+        says_status = name.status is not None or name.resource_type in (
+            "Patient",
+            "Condition",
+            "Medication",
+            "Provenance",
+        )
         says_version = name.version_id or name.last_updated
         if name.resource_type in RAW_TABLES and name.resource_id and says_version and says_status:
             self._name(name, "quarantined", None, place)
@@ -248,12 +255,12 @@ class Decoder:
     def _name(self, name: Name, outcome: str, content_hash: int | None, place: Place) -> None:
         received_at, file_no, line = place
         self._versions.append(
-            (self.received, *name[:4], received_at, content_hash, None, outcome, False, file_no, line)
+            (self.received, *name[:4], received_at, content_hash, None, outcome, False, file_no, line, None)
         )
 
 
 _NO_META = fhir.Meta()
-_OF_NO_PATIENT = ("Medication", "DiagnosticReport")
+_OF_NO_PATIENT = ("Medication", "DiagnosticReport", "Provenance")
 
 
 def _check(resource: Any) -> None:

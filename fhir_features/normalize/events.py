@@ -44,6 +44,7 @@ _EXPRESSIONS: dict[str, dict[str, str]] = {
         "end_at": _revised("end_first"),
         "end_latest_at": _revised("end_last"),
         "discharge_disposition": _revised("discharge_disposition"),
+        "admission_diagnoses": _revised("admission_diagnoses", "[]"),
     },
     "Observation": {
         "effective_at": "coalesce(s.effective_first, s.issued_first, c.known_at)",
@@ -108,6 +109,14 @@ SELECT {literal(run.site)}, s.observation_id, v.resource_id, v.version, s.issued
 FROM staged_reported_results s
 JOIN new_versions v USING (row_no)
 WHERE v.outcome = 'normalized' AND NOT v.withdrawn AND s.issued_last IS NOT NULL
+ORDER BY ALL""")
+    con.execute(f"""
+INSERT INTO lake.provenances
+SELECT {literal(run.site)}, s.target_type, s.target_id, v.resource_id, v.version, s.recorded_last, s.transmitted,
+  {origin}
+FROM staged_provenances s
+JOIN new_versions v USING (row_no)
+WHERE v.outcome = 'normalized'
 ORDER BY ALL""")
     con.execute(f"""
 INSERT INTO lake.versions

@@ -26,6 +26,12 @@ from fhir_features.normalize.elements import (
     moment,
     one_of,
 )
+from fhir_features.normalize.supporting import (
+    DIAGNOSTIC_REPORT_COLUMNS,
+    PROVENANCE_COLUMNS,
+    diagnostic_report_rows,
+    provenance_rows,
+)
 
 Row = tuple[Any, ...]
 Columns = tuple[tuple[str, pa.DataType], ...]
@@ -46,6 +52,7 @@ OBSERVATION_COLUMNS: Columns = (
     ("body_site_code_id", _INT),
     ("device_id", _TEXT),
     ("derived_from", _TEXTS),
+    ("members", _TEXTS),
     ("code_id", _INT),
     ("code_text", _TEXT),
     ("value_type", _TEXT),
@@ -115,6 +122,7 @@ ENCOUNTER_COLUMNS: Columns = (
     ("start_text", _TEXT),
     ("end_text", _TEXT),
     ("discharge_disposition", _TEXT),
+    ("admission_diagnoses", _TEXTS),
 )
 PATIENT_COLUMNS: Columns = (
     ("row_no", _INT),
@@ -126,12 +134,6 @@ PATIENT_COLUMNS: Columns = (
     ("replaces", _TEXTS),
 )
 MEDICATION_COLUMNS: Columns = (("row_no", _INT), ("code_id", _INT), ("code_text", _TEXT))
-# A row a result that the report names.
-DIAGNOSTIC_REPORT_COLUMNS: Columns = (
-    ("row_no", _INT),
-    ("observation_id", _TEXT),
-    ("issued_text", _TEXT),
-)
 
 # Required bindings of FHIR R4; `appended` is kept for Observations that come from R5 systems.
 _OBSERVATION_STATUS = frozenset(
@@ -142,6 +144,8 @@ _ORDER_INTENT = frozenset("proposal plan order original-order reflex-order fille
 _ENCOUNTER_STATUS = frozenset(
     "planned arrived triaged in-progress onleave finished cancelled entered-in-error unknown".split()
 )
+# https://hl7.org/fhir/R4/valueset-diagnosis-role.html
+_ADMISSION = "AD"
 _MOST_COMPONENTS = 65_535
 _COMPARATORS = frozenset({None, "<", "<=", ">=", ">"})
 
@@ -163,6 +167,7 @@ def observation_rows(o: fhir.Observation, row_no: int, dictionary: Dictionary) -
         dictionary.code_id(o.body_site),
         local_id(o.device, "Device"),
         [r.reference for r in (*o.has_member, *o.derived_from) if r.reference],
+        [local_id(member, "Observation") for member in o.has_member],
     )
     if not o.component:
         return [(row_no, 0, *shared, *_valued(o, "$", dictionary))]
@@ -248,6 +253,7 @@ def encounter_rows(e: fhir.Encounter, row_no: int, dictionary: Dictionary) -> li
         period.start,
         period.end,
         code(disposition),
+        [local_id(d.condition, "Condition") for d in e.diagnosis if d.use and _ADMISSION in codes([d.use])],
     )
     return [row]
 
@@ -273,12 +279,6 @@ def medication_rows(m: fhir.Medication, row_no: int, dictionary: Dictionary) -> 
     return [(row_no, dictionary.code_id(m.code), m.code.text if m.code else None)]
 
 
-def diagnostic_report_rows(d: fhir.DiagnosticReport, row_no: int, dictionary: Dictionary) -> list[Row]:
-    """A row a result of a DiagnosticReport: when the report that names an Observation was issued."""
-    results = [local_id(result, "Observation") for result in d.result]
-    return [(row_no, observation_id, d.issued) for observation_id in results if observation_id]
-
-
 @dataclass(frozen=True)
 class RawTable:
     """The raw rows of one resource type: their columns, and what makes them."""
@@ -293,6 +293,7 @@ RAW_TABLES: dict[str, RawTable] = {
     "Encounter": RawTable(ENCOUNTER_COLUMNS, encounter_rows),
     "Medication": RawTable(MEDICATION_COLUMNS, medication_rows),
     "DiagnosticReport": RawTable(DIAGNOSTIC_REPORT_COLUMNS, diagnostic_report_rows),
+    "Provenance": RawTable(PROVENANCE_COLUMNS, provenance_rows),
     "Observation": RawTable(OBSERVATION_COLUMNS, observation_rows),
     "Condition": RawTable(CONDITION_COLUMNS, condition_rows),
     "MedicationRequest": RawTable(MEDICATION_REQUEST_COLUMNS, medication_request_rows),

@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from fhir_features.config import Source
 from fhir_features.lake import EVENT_TABLES
-from fhir_features.lake.schema import MEDICATIONS, REPORTED_RESULTS
+from fhir_features.lake.schema import MEDICATIONS, PROVENANCES, REPORTED_RESULTS
 from fhir_features.normalize.codes import CodingRow, UnitRow
 from fhir_features.normalize.decode import Batch
 from fhir_features.normalize.instants import plain_instant, read_odd_texts
 from fhir_features.normalize.rows import RAW_TABLES, arrow_table
 
-_OTHER_TABLES = {"Medication": MEDICATIONS, "DiagnosticReport": REPORTED_RESULTS}
+_OTHER_TABLES = {"Medication": MEDICATIONS, "DiagnosticReport": REPORTED_RESULTS, "Provenance": PROVENANCES}
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ _INSTANTS: dict[str, tuple[Instant, ...]] = {
     ),
     "Medication": (),
     "DiagnosticReport": (Instant("issued_text", "'$.issued'", "issued_first", "issued_last"),),
+    "Provenance": (Instant("recorded_text", "'$.recorded'", "recorded_first", "recorded_last"),),
     "Observation": (
         Instant("effective_text", "effective_path", "effective_first", "effective_last", "effective_precision"),
         Instant("issued_text", "'$.issued'", "issued_first", "issued_last"),

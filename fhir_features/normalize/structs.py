@@ -26,6 +26,7 @@ class Element(msgspec.Struct, rename="camel", gc=False):
 class Meta(Element):
     version_id: str | None = None
     last_updated: str | None = None
+    source: str | None = None
 
 
 class Coding(Element):
@@ -139,6 +140,11 @@ class Hospitalization(Element):
     discharge_disposition: CodeableConcept | None = None
 
 
+class EncounterDiagnosis(Element):
+    condition: Reference | None = None
+    use: CodeableConcept | None = None
+
+
 class Encounter(Resource, tag="Encounter"):
     status: str | None = None
     class_: Coding | None = msgspec.field(name="class", default=None)
@@ -146,6 +152,7 @@ class Encounter(Resource, tag="Encounter"):
     subject: Reference | None = None
     period: Period | None = None
     hospitalization: Hospitalization | None = None
+    diagnosis: tuple[EncounterDiagnosis, ...] = ()
 
 
 class Observation(Valued, tag_field="resourceType", tag="Observation"):
@@ -233,6 +240,21 @@ class DiagnosticReport(Resource, tag="DiagnosticReport"):
     result: tuple[Reference, ...] = ()
 
 
+class ProvenanceAgent(Element):
+    type: CodeableConcept | None = None
+
+
+class ProvenanceEntity(Element):
+    role: str | None = None
+
+
+class Provenance(Resource, tag="Provenance"):
+    target: tuple[Reference, ...] = ()
+    recorded: str | None = None
+    agent: tuple[ProvenanceAgent, ...] = ()
+    entity: tuple[ProvenanceEntity, ...] = ()
+
+
 class ContainedMedication(Element):
     resource_type: str | None = None
     id: str | None = None
@@ -260,4 +282,6 @@ class Bundle(Resource, tag="Bundle"):
     entry: tuple[Entry, ...] = ()
 
 
-NORMALIZED = Patient | Encounter | Observation | Condition | MedicationRequest | Medication | DiagnosticReport
+NORMALIZED = (
+    Patient | Encounter | Observation | Condition | MedicationRequest | Medication | DiagnosticReport | Provenance
+)

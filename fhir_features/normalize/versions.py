@@ -30,7 +30,7 @@ received AS (
     NULL AS states, NULL AS known_at, last_updated,
     CASE WHEN regexp_full_match(version_id, '\\d{{1,18}}') THEN version_id::BIGINT END AS version_number,
     received_at, content_hash, row_no, {source} AS source, {run_id} AS run_id, false AS is_held,
-    list_contains({backfills}, file_no) AS backfilled,
+    list_contains({backfills}, file_no) AS backfilled, system,
     CASE WHEN p.history AND NOT backfilled AND last_updated IS NOT NULL THEN -row_no END AS history_place
   FROM staged_versions
   LEFT JOIN pulled_types p USING (resource_type)

@@ -321,6 +321,38 @@ SPECS = (
         """,
     ),
     Spec(
+        "10",
+        "What another system sent is known when it was written down here",
+        "A Provenance names a transmitter: the laboratory's `issued` was not ours.",
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued  | value | about          | agent       | recorded
+        20 00:00 | Provenance  | -       | -           | -      | -       | -       | -     | Observation/ID | transmitter | 6 09:00
+        20 00:00 | Observation | 1       | 6 09:30     | final  | 5 08:00 | 5 14:00 | 7.5   | -              | -           | -
+        """,
+        """
+        asked at | known
+        5 14:00  | -
+        6 09:00  | -
+        6 09:30  | 7.5
+        """,
+    ),
+    Spec(
+        "10",
+        "Another system in meta.source sent it, too",
+        'The source says `own_systems = ["https://north.example/ehr"]`; what follows `#` in meta.source names a request.',
+        """
+        received | resource    | version | lastUpdated | status | drawn   | issued  | value | category   | system
+        20 00:00 | Observation | 1       | 6 09:30     | final  | 5 08:00 | 5 14:00 | 7.5   | laboratory | https://north.example/ehr#17
+        20 00:00 | Observation | 1       | 6 09:30     | final  | 5 08:00 | 5 14:00 | 3     | laboratory | https://south.example/ehr#18
+        """,
+        """
+        asked at | known
+        5 14:00  | 7.5
+        6 09:30  | 3.0, 7.5
+        """,
+        {"own_systems": ["https://north.example/ehr"]},
+    ),
+    Spec(
         "11",
         "lastUpdated before a migration means nothing",
         "The source says `migrated_before = 2024-03-10`: until then the server copied old records in.",
@@ -491,6 +523,22 @@ SPECS = (
     ),
     Spec(
         "C",
+        "A report of a panel reports what the panel has",
+        "The DiagnosticReport names the panel, and the panel its members in `hasMember`.",
+        """
+        received | resource         | version | lastUpdated | status | drawn   | issued  | value | category   | result | members
+        20 00:00 | DiagnosticReport | -       | -           | final  | -       | 5 16:00 | -     | -          | ID-1   | -
+        20 00:00 | Observation      | -       | -           | final  | 5 08:00 | -       | -     | laboratory | -      | ID-2
+        20 00:00 | Observation      | -       | -           | final  | 5 08:00 | -       | 7.5   | laboratory | -      | -
+        """,
+        """
+        asked at | known
+        5 15:59  | -
+        5 16:00  | 7.5
+        """,
+    ),
+    Spec(
+        "C",
         "A vital sign is known at the bedside",
         "vital-signs are a bedside category unless the source says otherwise: known at the effective end when there is no issued.",
         """
@@ -519,6 +567,37 @@ SPECS = (
         5 08:00  | in-progress
         8 11:59  | in-progress
         8 12:00  | active, in-progress
+        """,
+    ),
+    Spec(
+        "C",
+        "A diagnosis of an encounter is known earlier where a Provenance says so",
+        "It was recorded on the 6th, during the stay.",
+        """
+        received | resource   | version | lastUpdated | start   | end     | status   | recorded | onset   | category            | encounter | about          | agent
+        20 00:00 | Encounter  | -       | -           | 5 08:00 | 8 12:00 | finished | -        | -       | -                   | -         | -              | -
+        20 00:00 | Condition  | -       | -           | -       | -       | active   | 5 08:00  | 5 08:00 | encounter-diagnosis | yes       | -              | -
+        20 00:00 | Provenance | -       | -           | -       | -       | -        | 6 10:00  | -       | -                   | -         | Condition/ID-1 | author
+        """,
+        """
+        asked at | known
+        6 09:59  | in-progress
+        6 10:00  | active, in-progress
+        """,
+    ),
+    Spec(
+        "C",
+        "An admission diagnosis is known from when it was recorded",
+        "The encounter names it with the use AD.",
+        """
+        received | resource   | version | lastUpdated | start   | end     | status   | recorded | onset   | category            | encounter | admission
+        20 00:00 | Encounter  | -       | -           | 5 08:00 | 8 12:00 | finished | -        | -       | -                   | -         | ID-1
+        20 00:00 | Condition  | -       | -           | -       | -       | active   | 5 09:00  | 5 08:00 | encounter-diagnosis | yes       | -
+        """,
+        """
+        asked at | known
+        5 08:59  | in-progress
+        5 09:00  | active, in-progress
         """,
     ),
     Spec(

@@ -89,7 +89,7 @@ def _entry(line: dict[str, str], patient_id: str, place: int) -> dict[str, Any]:
         response = {"lastModified": _text(line["lastUpdated"])}
         entry = {"request": {"method": "DELETE", "url": f"{kind}/{resource_id}"}, "response": response}
         return _without_empty(entry)
-    meta = {"versionId": line["version"], "lastUpdated": _text(line["lastUpdated"])}
+    meta = {"versionId": line["version"], "lastUpdated": _text(line["lastUpdated"]), "source": line.get("system", "")}
     resource = {"resourceType": kind, "id": resource_id, "meta": meta, **_BUILDERS[kind](line)}
     if kind in ("Observation", "Condition", "MedicationRequest", "Encounter"):
         resource["subject"] = {"reference": f"Patient/{patient_id}"}
@@ -102,14 +102,15 @@ def _named(value: Any, patient_id: str) -> Any:
 
 
 def _observation(line: dict[str, str]) -> dict[str, Any]:
-    value: Any = line["value"].strip('"') if '"' in line["value"] else float(line["value"])
+    value: Any = line["value"].strip('"') if '"' in line["value"] or not line["value"] else float(line["value"])
     return {
         "status": line["status"],
         "category": _categories(line),
+        "hasMember": [{"reference": f"Observation/{line['members']}"}] if line.get("members") else [],
         "code": _LOINC,
         "effectiveDateTime": _text(line["drawn"]),
         "issued": _text(line["issued"]),
-        "valueQuantity": {"value": value, "unit": "%"},
+        "valueQuantity": {"value": value, "unit": "%"} if line["value"] else {},
     }
 
 
@@ -137,11 +138,22 @@ def _order(line: dict[str, str]) -> dict[str, Any]:
 
 def _encounter(line: dict[str, str]) -> dict[str, Any]:
     period = {"start": _text(line["start"]), "end": _text(line["end"])}
-    return {"status": line["status"], "class": {"code": "IMP"}, "period": period}
+    admission = {"condition": {"reference": f"Condition/{line.get('admission')}"}, "use": {"coding": [{"code": "AD"}]}}
+    diagnosis = [admission] if line.get("admission") else []
+    return {"status": line["status"], "class": {"code": "IMP"}, "period": period, "diagnosis": diagnosis}
 
 
 def _report(line: dict[str, str]) -> dict[str, Any]:
-    return {"status": line["status"], "issued": _text(line["issued"]), "result": [{"reference": "Observation/ID"}]}
+    return {
+        "status": line["status"],
+        "issued": _text(line["issued"]),
+        "result": [{"reference": f"Observation/{line.get('result', 'ID')}"}],
+    }
+
+
+def _provenance(line: dict[str, str]) -> dict[str, Any]:
+    agent = [{"type": {"coding": [{"code": line["agent"]}]}}]
+    return {"target": [{"reference": line["about"]}], "recorded": _text(line["recorded"]), "agent": agent}
 
 
 def _patient(line: dict[str, str]) -> dict[str, Any]:
@@ -150,6 +162,7 @@ def _patient(line: dict[str, str]) -> dict[str, Any]:
 
 _BUILDERS = {
     "DiagnosticReport": _report,
+    "Provenance": _provenance,
     "Observation": _observation,
     "Condition": _condition,
     "MedicationRequest": _order,
