@@ -16,7 +16,7 @@ from fhir_features.times import instant
 @click.option("--site", help="The site of the patient; not needed where the configuration has one.")
 @click.option("--at", "at", required=True, metavar="INSTANT", help="T, such as 2024-03-05T14:00:00Z.")
 @click.option("--known-as-of", metavar="INSTANT", help="Nothing counts as known after this instant.")
-@click.option("--json", "as_json", is_flag=True, help="Print {answer, ties, rows} as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print {answer, is_known, ties, rows} as JSON.")
 @click.pass_obj
 def command(
     config_path: str,
@@ -38,9 +38,11 @@ def command(
     explained = FeatureStore(config_path).explain(feature, patient_id, t, site=site, known_as_of=cutoff)
     rows = explained.rows.to_pylist()
     if as_json:
-        print(json.dumps({"answer": explained.answer, "ties": explained.ties, "rows": rows}, indent=2, default=str))
+        print(json.dumps({**vars(explained), "rows": rows}, indent=2, default=str))
         return
     print(f"{feature} = {explained.answer}")
+    if not explained.is_known:
+        print("  the store knew no such patient then: see that --patient, --site and --at are as meant")
     if explained.ties:
         print(f"  {explained.ties} rows that count are tied: the same instants, put in order by their ids")
     for row in rows:

@@ -17,10 +17,11 @@ import duckdb
 import pyarrow as pa
 
 from fhir_features.features import counting
-from fhir_features.features.compile import compile_features, leaves
+from fhir_features.features.compile import compile_features, leaves, seen_window
 from fhir_features.features.engine import answers, ask
 from fhir_features.features.nodes import Aggregate, Feature
 from fhir_features.features.spine import INSTANT
+from fhir_features.features.summary import unknown_questions
 from fhir_features.features.terms import create_members
 from fhir_features.lake import EVENT_TABLES, literal
 from fhir_features.ontology import Ontologies
@@ -38,11 +39,13 @@ class Explanation:
     known_at, known_to, known_at_source, `source_changed` (a result that it is made from was closed after it was known:
     TIME rule 16) and `verdict`: `counts`, or the rule by which the row was left out. Instants are UTC microseconds.
     `ties`: how many rows that count were true and known at the same instants as another (TIME rule 5).
+    `is_known`: whether the patient was known at K; of one who was not every answer is null.
     """
 
     answer: Any
     rows: pa.Table
     ties: int
+    is_known: bool
 
 
 def explain(
@@ -71,7 +74,8 @@ def explain(
         parts.append(con.execute(_verdicts(value)).to_arrow_table())
     if not parts:
         parts = [pa.table({name: pa.array([], pa.string()) for name in ("resource_type", "verdict")})]
-    return Explanation(answer, pa.concat_tables(parts), sum(_ties(part) for part in parts))
+    is_known = not len(unknown_questions(con))
+    return Explanation(answer, pa.concat_tables(parts), sum(_ties(part) for part in parts), is_known)
 
 
 def _ties(judged: pa.Table) -> int:
@@ -81,8 +85,8 @@ def _ties(judged: pa.Table) -> int:
     return sum(number for number in instants.values() if number > 1)
 
 
-# The records of the person, and whether K knows them to be; the encounters of the classes asked for, as K knows them;
-# and the sources of results that were closed, each when it was.
+# The records of the person, and whether K knows them to be; the encounters, as K knows them; and the sources of results
+# that were closed, each when it was.
 _OF_THE_PERSON = """WITH records AS (
   SELECT
     a.t, a.k, p.site, p.bucket, p.patient_id,
@@ -93,8 +97,8 @@ _OF_THE_PERSON = """WITH records AS (
     AND p.asked_patient_id = a.patient_id
   GROUP BY ALL
 ),
-stays AS (
-  SELECT n.resource_id
+encounters_seen AS (
+  SELECT n.resource_id, n.class_code, coalesce(n.end_at > q.t, true) AS is_going_on
   FROM records q
   JOIN encounters n
     ON n.site = q.site
@@ -105,7 +109,6 @@ stays AS (
     AND coalesce(n.known_to > q.k, true)
     AND n.effective_at <= q.t
     AND n.status IN {statuses}
-    AND n.class_code IN {classes}
 ),
 closed_sources AS (
   SELECT c.resource_id, c.closed_at
@@ -143,11 +146,9 @@ def _verdicts(value: Aggregate) -> str:
     }
     if classes:
         judged["e.encounter_id IS NULL"] = "'it names no encounter'"
-        judged["e.encounter_id NOT IN (SELECT resource_id FROM stays)"] = (
-            "'its encounter is of another class, or was not known'"
-        )
-    if begins:
-        judged[f"e.effective_at <= {begins}"] = "'it lies before the window'"
+        of_class = f"SELECT resource_id FROM encounters_seen WHERE class_code IN {counting.listed(classes)}"
+        judged[f"e.encounter_id NOT IN ({of_class})"] = "'its encounter is of another class, or was not known'"
+    judged |= {condition: literal(verdict) for condition, verdict in _too_early(value, begins).items()}
     cases = "\n    ".join(f"WHEN {condition} THEN {verdict}" for condition, verdict in judged.items())
     unmapped = "WHEN m.selection IS NULL THEN 'its code is not mapped'\n    " if table != "encounters" else ""
     only_relevant = (
@@ -155,9 +156,7 @@ def _verdicts(value: Aggregate) -> str:
         if table == "encounters"
         else "(m.selection IS NOT NULL OR e.code_id NOT IN (SELECT code_id FROM resolved))"
     )
-    of_the_person = _OF_THE_PERSON.format(
-        statuses=counting.listed(counting.ENCOUNTER_STATUSES), classes=counting.listed(classes or ("",))
-    )
+    of_the_person = _OF_THE_PERSON.format(statuses=counting.listed(counting.ENCOUNTER_STATUSES))
     return f"""{of_the_person}
 SELECT
   {literal(_TYPE_OF[table])} AS resource_type,
@@ -187,3 +186,28 @@ LEFT JOIN (
   AND r.state = e.state
 WHERE {only_relevant}
 ORDER BY e.effective_at, e.known_at, e.resource_id, component, e.version, e.state"""
+
+
+def _too_early(value: Aggregate, begins: str | None) -> dict[str, str]:
+    """The conditions under which a row was over before it could count, each with its verdict."""
+    columns = counting.ROW_COLUMNS[value.rows.table]
+    if value.operator != "active":
+        if begins is None:
+            return {}
+        if seen_window(value) == value.window:
+            return {f"e.effective_at <= {begins}": "it lies before the window"}
+        return {f"{columns['covers_to']} <= {begins}": "it was over before the window"}
+    if value.rows.table == "conditions":
+        going_on = "SELECT resource_id FROM encounters_seen WHERE is_going_on"
+        during = f"({columns['activity']}) = {counting.ACTIVE_DURING_ENCOUNTER}"
+        return {
+            f"({columns['activity']}) = 0": "its clinical status is not that of an active one",
+            "e.abatement_at <= q.t": "it had abated",
+            f"{during} AND (e.encounter_id IN ({going_on})) IS NOT TRUE": "its encounter is not going on",
+        }
+    if value.rows.table == "medication_requests":
+        return {
+            f"NOT {columns['is_in_force']}": "its status is not that of one in force",
+            f"{columns['ends_at']} <= q.t": "it was over",
+        }
+    return {"e.end_at <= q.t": "it was over"}

@@ -133,6 +133,76 @@ def test_ties_among_what_counts_are_counted(project: Any) -> None:
     assert "are tied" not in run(project, *question[:-1], "2024-02-01T00:00:00Z").stdout
 
 
+LASTING = """
+from fhir_features import FeatureView, between, condition, encounter, medication, patient
+
+metformin = medication("rxnorm:6809", ingredient=True)
+lasting = FeatureView(name="lasting", entity=patient, features=[
+    condition("icd10cm:E11.9").active().named("condition_active"),
+    metformin.active(assume="30d").named("order_active"),
+    metformin.proportion_covered(within="30d", assume="30d").named("covered"),
+    encounter("inpatient").active().named("in_hospital"),
+    encounter("inpatient").days(within="30d").named("days"),
+])
+"""
+
+
+def test_what_lasts_is_judged_by_when_it_was_over(project: Any) -> None:
+    rows = LakeRows()
+    rows.patient()
+    old, recent = {"effective_at": at("2024-01-02")}, {"effective_at": at("2024-03-01")}
+    stays = {"going on": None, "over": at("2024-03-05"), "long over": at("2024-01-20")}
+    for name, end_at in stays.items():
+        rows.encounter("IMP", resource_id=name, end_at=end_at, **(old if name == "long over" else recent))
+        diagnosed = {"categories": ["encounter-diagnosis"], "clinical_status": None}
+        rows.condition("icd10cm:E11.9", resource_id=f"during {name}", encounter_id=name, **diagnosed, **recent)
+    rows.condition("icd10cm:E11.9", resource_id="resolved", clinical_status="resolved", **recent)
+    rows.condition("icd10cm:E11.9", resource_id="abated", abatement_at=at("2024-03-04"), **recent)
+    rows.medication("rxnorm:6809", resource_id="on it", **recent)
+    rows.medication("rxnorm:6809", resource_id="into the window", bounds_end=at("2024-02-20"), **old)
+    rows.medication("rxnorm:6809", resource_id="long ago", **old)
+    rows.medication("rxnorm:6809", resource_id="stopped", status="stopped", known_at=at("2024-03-06"), **recent)
+    project.define(LASTING)
+    project.write(rows)
+
+    def why(feature: str) -> tuple[Any, dict[str, str]]:
+        explained = project.store.explain(f"lasting:{feature}", "p1", at("2024-03-10"))
+        return explained.answer, {row["resource_id"]: row["verdict"] for row in explained.rows.to_pylist()}
+
+    assert why("condition_active") == (
+        True,
+        {
+            "during going on": "counts",
+            "during over": "its encounter is not going on",
+            "during long over": "its encounter is not going on",
+            "resolved": "its clinical status is not that of an active one",
+            "abated": "it had abated",
+        },
+    )
+    over = {"into the window": "it was over", "long ago": "it was over"}
+    assert why("order_active") == (
+        True,
+        {"on it": "counts", "stopped": "its status is not that of one in force", **over},
+    )
+    _, covering = why("covered")
+    assert covering == {
+        "on it": "counts",
+        "stopped": "counts",
+        "into the window": "counts",
+        "long ago": "it was over before the window",
+    }
+    assert why("in_hospital") == (True, {"going on": "counts", "over": "it was over", "long over": "it was over"})
+    assert why("days") == (9.0, {"going on": "counts", "over": "counts", "long over": "it was over before the window"})
+
+
+def test_of_a_patient_who_is_not_known_it_is_said(project: Any) -> None:
+    project.write(rows_of_all_fates())
+    assert project.store.explain("diabetes:hba1c_last_1y", "p1", at("2024-03-10")).is_known
+    assert not project.store.explain("diabetes:hba1c_last_1y", "p2", at("2024-03-10")).is_known
+    question = ("explain", "diabetes:hba1c_last_1y", "--patient", "p2", "--at", "2024-03-10T00:00:00Z")
+    assert "the store knew no such patient then" in run(project, *question).stdout
+
+
 def test_one_feature_is_explained_at_a_time(project: Any) -> None:
     with pytest.raises(UsageError, match="'diabetes' has 5 features: name one"):
         project.store.explain("diabetes", "p1", at("2024-03-10"))
