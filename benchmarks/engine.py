@@ -81,7 +81,7 @@ LATEST = Case(5_000_000, 50_000, 200_000, operators=("last",), windows=(None,), 
 
 
 def make_lake(folder: Path, case: Case) -> None:
-    """Write the events, their corrections and closings in one commit."""
+    """Write patients, events, corrections and closings in one commit."""
     from fhir_features.lake import bucket_sql, commit, writing
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,6 +121,13 @@ FROM (
   SELECT * REPLACE (value + 1 AS value), '2', effective_at + to_seconds(late + 259200) FROM drawn WHERE is_corrected
 )
 ORDER BY {order}""")
+        con.execute(f"""
+INSERT INTO lake.patients BY NAME
+SELECT DISTINCT
+  'north' AS site, {bucket} AS bucket, patient_id, patient_id AS resource_id, '1' AS version, 0 AS state,
+  TIMESTAMPTZ '{START}' AS known_at, {seq} AS store_seq
+FROM drawn
+ORDER BY bucket, patient_id""")
         con.execute(f"""
 INSERT INTO lake.closings
 SELECT 'north', {bucket} AS bucket, patient_id, 'Observation', 'o' || n, '1', 1,

@@ -16,7 +16,8 @@ from fhir_features.features import counting
 from fhir_features.features.nodes import Aggregate, Expression, Feature, Kind, Number, PatientFact, Rows, Value, Window
 from fhir_features.features.operators import ARROW_TYPES, EXPRESSIONS, OPERATORS, PATIENT_OPERATORS
 
-_SOURCE = f"CAST(coalesce(list_position({list(counting.KNOWN_AT_SOURCES)}, e.known_at_source), 0) AS UTINYINT)"
+_SOURCES = "".join(f"\n    WHEN '{name}' THEN {place}" for place, name in enumerate(counting.KNOWN_AT_SOURCES, start=1))
+_SOURCE = f"CAST(CASE e.known_at_source{_SOURCES}\n    ELSE 0\n  END AS UTINYINT)"
 
 
 @dataclass(frozen=True)

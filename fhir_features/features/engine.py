@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import duckdb
 import numpy as np
@@ -29,6 +30,8 @@ from fhir_features.ontology import Ontologies
 # How much of one pass is in memory: answers (questions times features), about 100 MB, and rows, about 200 MB.
 _ANSWERS_A_PASS = 4_000_000
 _ROWS_A_PASS = 1_500_000
+# DuckDB reserves the memory of a whole batch of rows, also for the last one, and for none.
+_ROWS_A_BATCH = 100_000
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _YEAR_1 = -62_135_596_800_000_000
@@ -156,7 +159,8 @@ WHERE bucket BETWEEN ? AND ?
 ORDER BY person, t, k, question""",
             self._buckets,
         ).to_arrow_table()
-        question, person, t, k = (column.to_numpy() for column in table.columns)
+        # Copies, because the answers keep the questions' numbers, and these would keep a whole batch.
+        question, person, t, k = (column.to_numpy().copy() for column in table.columns)
         return Questions(question, person - person[0], t, k), int(person[0])
 
     def _fetch(self, table: str, statement: str) -> Columns:
@@ -170,29 +174,15 @@ ORDER BY person, t, k, question""",
         }
         used = {name: value for name, value in bounds.items() if f"${name}" in statement}
         parts = [
-            self._con.execute(statement, {**used, "first_bucket": first, "last_bucket": last}).to_arrow_table()
+            self._con.execute(statement, {**used, "first_bucket": first, "last_bucket": last}).to_arrow_table(
+                _ROWS_A_BATCH
+            )
             for first, last in (self._buckets, *self._other_buckets())
         ]
         rows = pa.concat_tables(parts)
         person = pa.array(rows.column("person").to_numpy() - self._first_person)
         rows = rows.set_column(rows.column_names.index("person"), "person", person)
-        return Columns(rows, lambda row_ids: self._names(table, row_ids))
-
-    def _names(self, table: str, row_ids: Array) -> pa.Table:
-        """What the tie rule compares in the end, of some rows of a table."""
-        component = "e.component" if table == "observations" else "0"
-        self._con.register("tied", pa.table({"row_id": row_ids, "place": np.arange(len(row_ids))}))
-        names = self._con.execute(
-            f"""
-SELECT e.resource_id, {component} AS component, e.version, e.state
-FROM lake.{table} e
-JOIN tied ON tied.row_id = e.rowid
-WHERE e.bucket IN (SELECT bucket FROM asked_people WHERE asked_bucket BETWEEN ? AND ?)
-ORDER BY tied.place""",
-            self._buckets,
-        ).to_arrow_table()
-        self._con.unregister("tied")
-        return names
+        return Columns(rows, partial(_names, self._con, table, self._buckets))
 
     def _other_buckets(self) -> list[tuple[int, int]]:
         """The buckets of records that are other names of the persons asked about."""
@@ -267,6 +257,23 @@ ORDER BY bucket""",
             one, other = (self._column(argument) for argument in value.arguments)
             return EXPRESSIONS[value.operator].compute(one, other, pa.array(self._facts.is_known))
         return self._answered[value]
+
+
+def _names(con: duckdb.DuckDBPyConnection, table: str, buckets: tuple[int, int], row_ids: Array) -> pa.Table:
+    """What the tie rule compares in the end, of some rows of a table, of persons asked about in some buckets."""
+    component = "e.component" if table == "observations" else "0"
+    con.register("tied", pa.table({"row_id": row_ids, "place": np.arange(len(row_ids))}))
+    names = con.execute(
+        f"""
+SELECT e.resource_id, {component} AS component, e.version, e.state
+FROM lake.{table} e
+JOIN tied ON tied.row_id = e.rowid
+WHERE e.bucket IN (SELECT bucket FROM asked_people WHERE asked_bucket BETWEEN ? AND ?)
+ORDER BY tied.place""",
+        buckets,
+    ).to_arrow_table()
+    con.unregister("tied")
+    return names
 
 
 def _instant(us: int) -> dt.datetime:

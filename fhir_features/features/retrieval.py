@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fhir_features.errors import SpineError, UsageError, did_you_mean
 from fhir_features.features.cadence import Lag, Serving, read_cadence, read_serving
-from fhir_features.features.compile import compile_features
+from fhir_features.features.compile import Plan, compile_features
 from fhir_features.features.engine import answers, ask, stand_at
 from fhir_features.features.nodes import Feature
 from fhir_features.features.receipts import (
@@ -196,8 +196,7 @@ def retrieve(
                 stand_at(con, known, store_seq)
             plan = compile_features(request.features)
             create_members(con, known, plan)
-            answered = list(answers(con, known, plan, summary=summary)) or [plan.schema.empty_table()]
-            columns.update(_in_rows(answered, places))
+            columns.update(_in_rows(answers(con, known, plan, summary=summary), plan, places))
             summary.absent += absent_features(con, plan)
             incomplete |= np.isin(places, incomplete_questions(con, resource_types(plan)))
     summary.unknown_patients = int(unknown.sum())
@@ -216,8 +215,9 @@ def retrieve(
     return TrainingSet(table, summary, provenance, spines)
 
 
-def _in_rows(answered: list[pa.Table], places: NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
+def _in_rows(passes: Iterator[pa.Table], plan: Plan, places: NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
     """The answers of each feature in the order of the spine's rows; each pass lets go of a column once it is taken."""
+    answered = list(passes) or [plan.schema.empty_table()]
     question = pa.chunked_array([part.column("question").chunk(0) for part in answered]).to_numpy()
     place_of = np.empty(len(question), np.int64)
     place_of[question] = np.arange(len(question))
