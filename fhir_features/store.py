@@ -34,7 +34,7 @@ from fhir_features.features.tables import Build, build, restate
 from fhir_features.features.terms import ontologies
 from fhir_features.features.view import FeatureView, LockedView
 from fhir_features.features.view_diff import ViewDiff, diff_views
-from fhir_features.lake import newest_store_seq, reading
+from fhir_features.lake import Evidence, evidence, newest_store_seq, reading
 from fhir_features.ontology import Ontologies
 
 if TYPE_CHECKING:
@@ -151,6 +151,14 @@ class FeatureStore:
             stand_at(con, known, newest_store_seq(con))
             one_site = site or self.sites[0]
             return explain(con, known, wanted, site=one_site, patient_id=patient_id, t=t, k=k)
+
+    def evidence(self) -> list[Evidence]:
+        """What the known_at of the warehouse's rows rests on: counts by source, resource type and known_at_source.
+
+        Raises LakeError when there is no lake.
+        """
+        with reading(self.lake) as con:
+            return evidence(con)
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -11,12 +11,14 @@ from fhir_features.lake.attach import (
     reading,
     writing,
 )
+from fhir_features.lake.evidence import Evidence, evidence
 from fhir_features.lake.scan import create_views, newest_store_seq
 from fhir_features.lake.schema import EVENT_TABLES, Table
 from fhir_features.lake.usage import code_counts, rows_and_patients
 
 __all__ = [
     "EVENT_TABLES",
+    "Evidence",
     "Table",
     "bucket_count",
     "bucket_sql",
@@ -24,6 +26,7 @@ __all__ = [
     "commit",
     "connect",
     "create_views",
+    "evidence",
     "identifier",
     "in_memory",
     "literal",

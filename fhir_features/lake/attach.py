@@ -16,6 +16,7 @@ import duckdb
 
 from fhir_features.errors import LakeError, LakeLocked
 from fhir_features.lake.canonical import canonical_views
+from fhir_features.lake.evidence import evidence_view
 from fhir_features.lake.schema import FORMAT_VERSION, TABLES
 
 CATALOG = "catalog.sqlite"
@@ -158,7 +159,7 @@ def _create_missing(con: duckdb.DuckDBPyConnection, buckets: int) -> None:
         return
     con.execute("BEGIN TRANSACTION")
     _create_tables(con, buckets)
-    for view in canonical_views():
+    for view in (*canonical_views(), evidence_view()):
         con.execute(view)
     con.execute("COMMIT")
     con.execute("CALL lake.set_option('parquet_compression', 'zstd')")

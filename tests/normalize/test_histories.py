@@ -5,6 +5,7 @@ All histories share one lake and its runs of 6, 8, 10 and 12 March 2024, receive
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from landing import at, land, observation, rows, warehouse
 
+from fhir_features import FeatureStore
 from fhir_features.config import Config
 from fhir_features.normalize import normalize
 
@@ -147,6 +149,21 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Config:
     for summary in normalize(config):
         assert summary.received == summary.normalized + summary.quarantined + summary.duplicates
     return config
+
+
+def test_each_version_is_counted_once_by_what_its_known_at_rests_on(lake: Config) -> None:
+    counted = FeatureStore(lake.file.parent).evidence()
+    held = "SELECT resource_type, count(*) FROM (SELECT DISTINCT resource_type, resource_id, source, run_id, row_no FROM lake.versions WHERE states > 0) GROUP BY ALL"
+    versions: Counter[str] = Counter()
+    for each in counted:
+        versions[each.resource_type] += each.versions
+    assert dict(versions) == dict(rows(lake, held))
+    others = [(e.resource_type, e.known_at_source, e.versions) for e in counted if e.resource_type != "Observation"]
+    assert others == [
+        ("Encounter", "received", 3),
+        ("MedicationRequest", "authored_on", 1),
+        ("MedicationRequest", "last_updated", 1),
+    ]
 
 
 def _named(line: dict[str, Any], resource_id: str) -> dict[str, Any]:
