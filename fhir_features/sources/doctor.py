@@ -1,7 +1,7 @@
 """Would a pull of this source work, and what should be changed? In: a source. Out: what was tried of it, one after the
 other, how that went, and in words what it means: of a server its CapabilityStatement, its SMART configuration and one
-small read of each type in the way that a pull would read it; of a folder the files in it. Nothing is landed, and
-nothing of what was read is shown."""
+small read of each type in the way that a pull would read it (of an export only whether it is offered, since a try would
+be an export); of a folder the files in it. Nothing is landed, and nothing of what was read is shown."""
 
 from __future__ import annotations
 
@@ -64,10 +64,14 @@ class _Examination:
 
     def checks(self) -> Iterator[Check]:
         try:
-            yield self._capabilities()
+            statement, check = self._capabilities()
+            yield check
             yield self._smart()
         except SourceUnreachable as error:
             yield self._check("server", "fails", _without_name(self._name, error))
+            return
+        if self._source.kind == "bulk":
+            yield self._export(statement)
             return
         for resource_type in self._source.resource_types:
             try:
@@ -75,21 +79,23 @@ class _Examination:
             except FhirFeaturesError as error:
                 yield self._check(resource_type, "fails", _without_name(self._name, error))
 
-    def _capabilities(self) -> Check:
+    def _capabilities(self) -> tuple[_Capabilities, Check]:
         # https://hl7.org/fhir/R4/http.html#capabilities
         answer = self._client.get(f"{self._base}/metadata")
         statement = _decoded(answer.body, _Capabilities) if answer.status == 200 else None
         if statement is None or statement.resourceType != "CapabilityStatement":
-            return self._check("metadata", "limited", f"HTTP {answer.status}, and no CapabilityStatement")
+            finding = f"HTTP {answer.status}, and no CapabilityStatement"
+            return _Capabilities(), self._check("metadata", "limited", finding)
         version = _plain(statement.fhirVersion)
         if not version.startswith("4.0"):
-            return self._check("metadata", "fails", f"FHIR {version}; only R4 (4.0) is read: correct 'base_url'")
+            finding = f"FHIR {version}; only R4 (4.0) is read: correct 'base_url'"
+            return statement, self._check("metadata", "fails", finding)
         listed = {resource.type for rest in statement.rest for resource in rest.resource}
         missing = [each for each in self._source.resource_types if each not in listed]
         finding = f"FHIR {version}, {_plain(statement.software.name)}"
         if missing:
-            return self._check("metadata", "limited", f"{finding}; it does not list {', '.join(missing)}")
-        return self._check("metadata", "works", finding)
+            return statement, self._check("metadata", "limited", f"{finding}; it does not list {', '.join(missing)}")
+        return statement, self._check("metadata", "works", finding)
 
     def _smart(self) -> Check:
         # https://hl7.org/fhir/smart-app-launch/conformance.html
@@ -100,6 +106,17 @@ class _Examination:
         if self._source.auth.kind in ("smart", "client-secret") and self._source.auth.token_url is None:
             return self._check("SMART", "fails", "no token endpoint is named: set 'token_url' in its auth")
         return self._check("SMART", "works", "no SMART configuration, and none is needed")
+
+    def _export(self, statement: _Capabilities) -> Check:
+        # https://hl7.org/fhir/uv/bulkdata/export.html: of the system, of the type Patient or of the type Group.
+        level = (self._source.level or "").partition("/")[0]
+        listed = [resource for rest in statement.rest for resource in rest.resource]
+        of_types = [each for resource in listed if resource.type == level.capitalize() for each in resource.operation]
+        of_system = [each for rest in statement.rest for each in rest.operation]
+        offered = [str(each.name) for each in (of_system if level == "system" else of_types)]
+        if any("export" in name for name in offered):
+            return self._check("export", "works", f"it is offered at level {level}")
+        return self._check("export", "limited", f"the CapabilityStatement has none of level {level}: it may be refused")
 
     def _type(self, resource_type: ResourceType) -> Check:
         only: dict[str, str] = {}
@@ -164,12 +181,18 @@ class _Software(msgspec.Struct, frozen=True):
     name: Any = None
 
 
+class _Operation(msgspec.Struct, frozen=True):
+    name: Any = None
+
+
 class _Listed(msgspec.Struct, frozen=True):
     type: Any = None
+    operation: list[_Operation] = []
 
 
 class _Rest(msgspec.Struct, frozen=True):
     resource: list[_Listed] = []
+    operation: list[_Operation] = []
 
 
 class _Capabilities(msgspec.Struct, frozen=True):

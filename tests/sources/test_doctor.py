@@ -98,6 +98,18 @@ def test_what_a_pull_cannot_live_with_fails_and_so_does_the_command(server, sear
     assert {each["check"]: (each["verdict"], each["finding"]) for each in json.loads(done.stdout)} == checks
 
 
+@pytest.mark.parametrize(("level", "verdict"), [("system", "limited"), ("patient", "limited"), ("group/g-1", "works")])
+def test_of_an_export_it_is_told_whether_it_is_offered_and_none_is_begun(server, tmp_path, level, verdict):
+    group = {"type": "Group", "operation": [{"name": "group-export"}]}
+    serving(server, metadata=CAPABILITIES | {"rest": [{"resource": [{"type": "Patient"}, group]}]})
+    (tmp_path / "fhir_features.toml").write_text(
+        f'[sources.ward]\nkind = "bulk"\nsite = "n"\ntimezone = "UTC"\nbase_url = "{server.base}"\n'
+        f'level = "{level}"\nresource_types = ["Patient"]\n'
+    )
+    assert found(load_config(tmp_path))["export"][0] == verdict
+    assert [request.path.rpartition("/")[2] for request in server.requests] == ["metadata", "smart-configuration"]
+
+
 def test_each_way_of_searching_is_tried_with_a_patient_who_has_landed(server, searching, tmp_path: Path):
     server.resources = [resource("Patient", 7)]
     config = searching('per_patient = ["Observation"]', 'categories = { Observation = ["laboratory", "exam"] }')
