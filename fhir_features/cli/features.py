@@ -20,27 +20,30 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--all", "with_earlier", is_flag=True, help="Also the earlier versions that were built or asked for.")
-@click.option("--json", "as_json", is_flag=True, help="Print a list of {view, version, cadence, features}.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of {view, version, in_use, cadence, features}.")
 @click.pass_obj
 def list_views(config_path: str, with_earlier: bool, as_json: bool) -> None:
     """List the feature views with their versions. An earlier one is asked for as VIEW@VERSION."""
     from fhir_features.store import FeatureStore
 
     store = FeatureStore(config_path)
+    in_use = store.versions()
     rows = [
         {
             "view": each.name,
             "version": each.version,
+            "in_use": each in in_use,
             "cadence": each.definition["cadence"],
             "features": [feature["name"] for feature in each.definition["features"]],
         }
-        for each in [*store.versions(), *(store.earlier_versions() if with_earlier else ())]
+        for each in [*in_use, *(store.earlier_versions() if with_earlier else ())]
     ]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
     for row in rows:
-        print(f"{row['view']:<24} {row['version'][:12]}  {row['cadence']}  {len(row['features'])} features")
+        since = "" if row["in_use"] else "  (earlier)"
+        print(f"{row['view']:<24} {row['version'][:12]}  {row['cadence']}  {len(row['features'])} features{since}")
 
 
 @command.command("show")
@@ -48,12 +51,13 @@ def list_views(config_path: str, with_earlier: bool, as_json: bool) -> None:
 @click.option("--sql", is_flag=True, help="Print the statement that answers the view.")
 @click.pass_obj
 def show_view(config_path: str, view: str, sql: bool) -> None:
-    """Show the definition of a feature view as JSON, or its SQL."""
+    """Show the version and the definition of a feature view as JSON, or its SQL."""
     from fhir_features.store import FeatureStore
 
     store = FeatureStore(config_path)
-    chosen = store.locked(view).view
-    print(store.sql(chosen) if sql else json.dumps(chosen.definition(), indent=2))
+    locked = store.locked(view)
+    shown = {"version": locked.version, **locked.view.definition()}
+    print(store.sql(locked.view) if sql else json.dumps(shown, indent=2))
 
 
 @command.command("diff")

@@ -42,7 +42,7 @@ def command(
 
     ENTITIES can also be the name of a variable of features.py that holds a spine, such as spine.encounters(...).
 
-    VIEW@1a2b3c asks an earlier version of a view. Beside the output lies its receipt, NAME.receipt.json, from which
+    VIEW@1a2b3c asks an earlier version of a view. Beside the output lies its receipt, OUTPUT.receipt.json, from which
     `fhir-features reproduce` makes it again.
 
     The summary is printed as JSON: {rows, unknown_patients, incomplete, known_at_source, excluded_values, out_of_range,

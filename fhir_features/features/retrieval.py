@@ -71,12 +71,12 @@ class TrainingSet:
     def save(self, path: str | Path) -> Path:
         """Write the rows to a .parquet or .csv file, their receipt beside it, and the spine into the warehouse.
 
-        Returns the path of the receipt, `<name>.receipt.json`. Raises UsageError for another kind of file.
+        Returns the path of the receipt, which is that of the file with `.receipt.json` after it. Raises UsageError for another kind of file.
         """
         output = Path(path)
         write_rows(self.table, output)
         keep_spine(self.spines, self._spine, self.receipt.spine.sha256)
-        receipt = output.with_suffix(".receipt.json")
+        receipt = output.with_name(f"{output.name}.receipt.json")
         receipt.write_text(self.receipt.to_json(), encoding="utf-8")
         return receipt
 

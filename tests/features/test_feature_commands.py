@@ -54,6 +54,7 @@ def test_an_earlier_version_is_shown(project: Any) -> None:
     project.define((project.folder / "feature_repo" / "features.py").read_text().replace("730d", "731d"))
     assert run(project, "features", "show", "diabetes").stdout != was
     assert run(project, "features", "show", f"diabetes@{version[:8]}").stdout == was
+    assert json.loads(was)["version"] == version
 
 
 def test_no_mistake_gives_a_traceback(project: Any) -> None:

@@ -122,7 +122,7 @@ def home(config: Config, tmp_path: Path) -> Home:
 
 @pytest.fixture
 def receipt(config: Config, tmp_path: Path) -> Path:
-    return tmp_path / "set.receipt.json"
+    return tmp_path / "set.parquet.receipt.json"
 
 
 def later_pulls(config: Config) -> None:
@@ -266,7 +266,7 @@ def test_the_commands_write_a_receipt_and_make_it_again(config: Config, tmp_path
     asked = ("get", str(tmp_path / "spine.csv"), "--features", "diabetes", "--output", str(output))
     assert run(tmp_path, *asked)[0] == 0
     again = tmp_path / "again.parquet"
-    exit_code, said = run(tmp_path, "reproduce", str(tmp_path / "out.receipt.json"), "--output", str(again))
+    exit_code, said = run(tmp_path, "reproduce", str(tmp_path / "out.parquet.receipt.json"), "--output", str(again))
     assert (exit_code, said.startswith("the same: 4 rows, sha256 ")) == (0, True)
     assert pq.read_table(again).equals(pq.read_table(output))
 
@@ -311,10 +311,10 @@ def test_diff_shows_codes_and_fields_and_list_the_earlier_versions(
     assert "    window.start: 365d -> 52w\n" in text
     assert run(tmp_path, "features", "diff", "diabetes", "diabetes")[0] == 0
     listed = json.loads(run(tmp_path, "features", "list", "--all", "--json")[1])
-    assert [(row["view"], row["version"] == version) for row in listed] == [
-        ("diabetes", False),
-        ("nightly", False),
-        ("diabetes", True),
+    assert [(row["view"], row["version"] == version, row["in_use"]) for row in listed] == [
+        ("diabetes", False, True),
+        ("nightly", False, True),
+        ("diabetes", True, False),
     ]
 
 
