@@ -71,7 +71,8 @@ class TrainingSet:
     def save(self, path: str | Path) -> Path:
         """Write the rows to a .parquet or .csv file, their receipt beside it, and the spine into the warehouse.
 
-        Returns the path of the receipt, which is that of the file with `.receipt.json` after it. Raises UsageError for another kind of file.
+        Returns the path of the receipt: that of the file, with `.receipt.json` after it. Raises UsageError for another
+        kind of file.
         """
         output = Path(path)
         write_rows(self.table, output)
