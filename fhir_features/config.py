@@ -170,6 +170,9 @@ class Source(_Strict):
     - `condition_category`: what a Condition without a category is.
     - `own_systems`: the values of meta.source, without their fragment, that are this source's own; what has another one
       was sent here from elsewhere. Empty: meta.source says nothing.
+    - `known_modifiers`: URLs of modifier extensions that change nothing of what is read here; what has another one is
+      quarantined. `other_base_urls`: further addresses of this server, as its references name it; a reference to any
+      other server is none to a resource of this source.
     - `midnight_is_date`: whether a time of exactly 00:00:00 means that only the date is known.
     """
 
@@ -201,6 +204,8 @@ class Source(_Strict):
     coding_lag: LagOrNone = "0"
     condition_category: Literal["encounter-diagnosis", "problem-list-item"] = "problem-list-item"
     own_systems: tuple[str, ...] = ()
+    known_modifiers: tuple[str, ...] = ()
+    other_base_urls: tuple[Address, ...] = ()
     midnight_is_date: bool = False
 
     @model_validator(mode="before")

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from fhir_features.normalize import structs as fhir
 from fhir_features.normalize.codes import CodingRow, Dictionary, UnitRow, content_id
+from fhir_features.normalize.dialect import Dialect
 from fhir_features.normalize.elements import VERIFICATION_STATUS, Unusable, code, patient_of
 from fhir_features.normalize.r4_types import R4_TYPES
 from fhir_features.normalize.rows import RAW_TABLES, Columns, Row, arrow_table
@@ -113,9 +114,10 @@ class Batch:
 
 
 class Decoder:
-    """Decodes lines, one after the other, and hands over what they hold as batches."""
+    """Decodes lines of a source's `dialect`, one after the other, and hands over what they hold as batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
         self._dictionary = Dictionary()
         self._start()
 
@@ -197,6 +199,7 @@ class Decoder:
         meta = resource.meta or _NO_META
         status = _status(resource)
         try:
+            self._dialect.read(resource, line)
             _check(resource)
             patient_id = None if resource_type in _OF_NO_PATIENT else patient_of(resource)
             rows = RAW_TABLES[resource_type].rows(resource, self.received, self._dictionary)

@@ -23,6 +23,7 @@ from typing import BinaryIO, NamedTuple
 
 from fhir_features.errors import LakeError
 from fhir_features.normalize.decode import Batch, Decoder, Place
+from fhir_features.normalize.dialect import Dialect
 from fhir_features.sources import LandedFile, LandedRun, Progress, UnreadableRest, read_lines
 from fhir_features.times import epoch_us
 
@@ -43,7 +44,7 @@ class Rest(NamedTuple):
 Line = tuple[str, Place, bytes | Rest]  # format of its file, place, content
 
 
-def decoded(run: LandedRun, progress: Progress, processes: int | None = None) -> Iterator[Batch]:
+def decoded(run: LandedRun, dialect: Dialect, progress: Progress, processes: int | None = None) -> Iterator[Batch]:
     """The batches of a run, at least one. Without `processes` as many decode as the run is worth.
 
     Raises LandingError for a file that is gone, LakeError when a process ends before its time.
@@ -53,9 +54,9 @@ def decoded(run: LandedRun, progress: Progress, processes: int | None = None) ->
         large = sum(file.lines for file in run.files) >= _LARGE_RUN_LINES
         processes = min(len(os.sched_getaffinity(0)), _MOST_PROCESSES) if large else 1
     if processes > 1:
-        yield from _decoded_elsewhere(chunks, processes)
+        yield from _decoded_elsewhere(chunks, dialect, processes)
     else:
-        decoder = Decoder()
+        decoder = Decoder(dialect)
         for chunk in chunks:
             yield _decode(decoder, chunk)
 
@@ -122,11 +123,11 @@ def _take(decoder: Decoder, chunk: list[Line]) -> None:
             decoder.line(content, place)
 
 
-def _decoded_elsewhere(chunks: Iterator[list[Line]], processes: int) -> Iterator[Batch]:
+def _decoded_elsewhere(chunks: Iterator[list[Line]], dialect: Dialect, processes: int) -> Iterator[Batch]:
     with ExitStack() as stack:
         idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         for _ in range(processes):
-            idle.put(stack.enter_context(_process()))
+            idle.put(stack.enter_context(_process(dialect)))
 
         def ask(chunk: list[Line]) -> Batch:
             process = idle.get()
@@ -146,12 +147,14 @@ def _decoded_elsewhere(chunks: Iterator[list[Line]], processes: int) -> Iterator
 
 
 @contextmanager
-def _process() -> Iterator[subprocess.Popen[bytes]]:
+def _process(dialect: Dialect) -> Iterator[subprocess.Popen[bytes]]:
     serving = (
         "import sys; sys.path[:] = {path!r}; from {module} import serve; serve(sys.stdin.buffer, sys.stdout.buffer)"
     )
     command = [sys.executable, "-c", serving.format(path=sys.path, module=__name__)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        pickle.dump(dialect, process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
         try:
             yield process
         finally:
@@ -174,9 +177,9 @@ def _asked(process: subprocess.Popen[bytes], chunk: list[Line]) -> Batch:
 
 
 def serve(chunks: BinaryIO, batches: BinaryIO) -> None:
-    """Decode chunks as they come, until no more come; an error is an answer too."""
+    """Decode chunks as they come after the dialect, until no more come; an error is an answer too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    decoder = Decoder()
+    decoder = Decoder(pickle.load(chunks))
     answer: Batch | Exception
     while True:
         try:

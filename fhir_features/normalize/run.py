@@ -19,6 +19,7 @@ from fhir_features.lake import bucket_count, commit, literal, writing
 from fhir_features.normalize.clocks import read_clocks
 from fhir_features.normalize.context import create_context
 from fhir_features.normalize.decoding import decoded
+from fhir_features.normalize.dialect import dialect_of
 from fhir_features.normalize.dictionaries import insert_dictionary, insert_resolution, unresolved
 from fhir_features.normalize.events import insert_events
 from fhir_features.normalize.policies import create_policies
@@ -121,7 +122,7 @@ def _stage(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, progr
     staging = Staging(con, source)
     # A batch is too small for two threads to share, and the other cores decode.
     con.execute("SET threads = 1")
-    for batch in decoded(run, progress):
+    for batch in decoded(run, dialect_of(source), progress):
         staging.add(batch)
     con.execute("RESET threads")
     staging.finish()

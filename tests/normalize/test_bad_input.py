@@ -124,3 +124,54 @@ def test_a_quarantined_first_version_without_a_version_closes_nothing_later(tmp_
     land(config, [observation(valueQuantity={"value": "x"})], at("2024-03-07 00:00"))
     normalize(config)
     assert rows(config, "SELECT value_number, known_to FROM observations") == [(7.5, None)]
+
+
+_URL = "https://north.example/modifiers#reviewed"
+
+
+@pytest.mark.parametrize(
+    ("resource", "normalized"),
+    [
+        (observation(modifierExtension=[{"url": _URL, "valueBoolean": True}]), 1),
+        (observation(component=[{"code": {}, "modifierExtension": [{"url": _URL}]}]), 1),
+        (observation(modifierExtension=[{"url": _URL}, {"url": "urn:negated"}]), 0),
+    ],
+    ids=["of the resource", "of a component", "beside one that is not known"],
+)
+def test_a_modifier_extension_that_the_source_explains_is_read_over(
+    resource: dict[str, Any], normalized: int, tmp_path: Path
+) -> None:
+    config = warehouse(tmp_path, known_modifiers=[_URL])
+    land(config, [resource], RECEIVED)
+    (summary,) = normalize(config)
+    assert (summary.normalized, summary.quarantined) == (normalized, 1 - normalized)
+
+
+def test_a_patient_of_another_server_is_not_ours(tmp_path: Path) -> None:
+    def at_server(id: str, base: str, encounter_base: str = "") -> dict[str, Any]:
+        encounter = {"reference": f"{encounter_base or base}Encounter/e1"}
+        return observation(id, subject={"reference": f"{base}Patient/p1"}, encounter=encounter)
+
+    config = warehouse(
+        tmp_path,
+        kind="search",
+        path=None,
+        base_url="https://north.example/fhir",
+        other_base_urls=["http://inside:8080/r4/"],
+    )
+    lines = [
+        at_server("relative", ""),
+        at_server("own", "https://north.example/fhir/"),
+        at_server("inside", "http://inside:8080/r4/"),
+        at_server("south", "https://south.example/fhir/"),
+        at_server("beside", "https://north.example/fhir2/"),
+        at_server("visited", "", "https://south.example/fhir/"),
+    ]
+    land(config, lines, RECEIVED)
+    normalize(config)
+    found = rows(config, "SELECT resource_id, encounter_id FROM observations ORDER BY resource_id")
+    assert found == [("inside", "e1"), ("own", "e1"), ("relative", "e1"), ("visited", None)]
+    told = rows(
+        config, "SELECT resource_id, rule, contains(reason, 'other_base_urls') FROM lake.quarantine ORDER BY ALL"
+    )
+    assert told == [("beside", "subject", True), ("south", "subject", True)]

@@ -14,6 +14,7 @@ from fhir_features.errors import LakeError
 from fhir_features.normalize import decoding
 from fhir_features.normalize.decode import Batch
 from fhir_features.normalize.decoding import decoded
+from fhir_features.normalize.dialect import Dialect
 from fhir_features.sources import LandedRun
 from fhir_features.sources.progress import silent
 
@@ -58,7 +59,7 @@ def _contents(batches: list[Batch]) -> list[Any]:
 
 
 def test_one_process_and_two_give_the_same(run: LandedRun) -> None:
-    alone, shared = (list(decoded(run, silent, processes)) for processes in (1, 2))
+    alone, shared = (list(decoded(run, Dialect(), silent, processes)) for processes in (1, 2))
     assert len(alone) == 8
     assert sum(batch.quarantine.num_rows for batch in alone) > 20
     assert _contents(shared) == _contents(alone)
@@ -66,11 +67,11 @@ def test_one_process_and_two_give_the_same(run: LandedRun) -> None:
 
 def test_an_error_in_a_process_is_raised_here(run: LandedRun) -> None:
     (line, *_), *_ = decoding._chunks(decoding._lines(run, silent))
-    with decoding._process() as process, pytest.raises(AttributeError):
+    with decoding._process(Dialect()) as process, pytest.raises(AttributeError):
         decoding._asked(process, [(*line[:2], 7)])  # type: ignore[list-item]
 
 
 def test_a_process_that_ends_before_its_time_is_told_of(run: LandedRun) -> None:
-    with decoding._process() as process, pytest.raises(LakeError, match="ended before its time"):
+    with decoding._process(Dialect()) as process, pytest.raises(LakeError, match="ended before its time"):
         process.kill()
         decoding._asked(process, [])

@@ -1,0 +1,83 @@
+"""What does a source's configuration explain of its resources that they do not say themselves? In: a decoded resource.
+Out: the same, without the modifier extensions that are known to change nothing, and without references to other
+servers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from fhir_features.config import Source
+from fhir_features.normalize import structs as fhir
+from fhir_features.normalize.elements import Unusable
+
+# A quick look at the bytes, so that resources with relative references alone are not searched.
+_ABSOLUTE = re.compile(rb'"reference"\s*:\s*"https?:')
+_SINGLE = ("subject", "encounter", "device", "medication_reference")
+_REPEATING = ("has_member", "derived_from", "result", "target")
+
+
+class _Extension(msgspec.Struct):
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """`base_urls`: those of the server that the resources are from, each ending in a slash; none where that is not
+    known. `known_modifiers`: the URLs of modifier extensions that change nothing of what is read (TIME rule 17)."""
+
+    base_urls: tuple[str, ...] = ()
+    known_modifiers: frozenset[str] = frozenset()
+
+    def read(self, resource: Any, line: bytes) -> None:
+        """Take out of a resource what is to be left out. Raises Unusable when its subject is on another server, and
+        DecodeError for a modifier extension that is none."""
+        if self.known_modifiers:
+            self._drop_known_modifiers(resource)
+        if self.base_urls and _ABSOLUTE.search(line):
+            self._drop_foreign_references(resource)
+
+    def _drop_known_modifiers(self, resource: Any) -> None:
+        parts = (*getattr(resource, "component", ()), *getattr(resource, "dosage_instruction", ()))
+        for element in (resource, *parts):
+            element.modifier_extension = tuple(
+                extension
+                for extension in element.modifier_extension
+                if msgspec.json.decode(extension, type=_Extension).url not in self.known_modifiers
+            )
+
+    def _drop_foreign_references(self, resource: Any) -> None:
+        """A Patient/1 on another server is another patient: https://hl7.org/fhir/R4/references.html#literal"""
+        for reference in _references(resource):
+            text = reference.reference or ""
+            if "://" in text and not text.startswith(self.base_urls):
+                if reference is getattr(resource, "subject", None):
+                    raise Unusable(
+                        "subject",
+                        "$.subject.reference",
+                        "its subject is on another server: if that is this one, add the address to other_base_urls",
+                    )
+                reference.reference = None
+
+
+def dialect_of(source: Source) -> Dialect:
+    """What a source's configuration explains."""
+    urls = (source.base_url, *source.other_base_urls)
+    return Dialect(
+        base_urls=tuple(f"{url.rstrip('/')}/" for url in urls if url),
+        known_modifiers=frozenset(source.known_modifiers),
+    )
+
+
+def _references(resource: Any) -> Iterator[fhir.Reference]:
+    found = [getattr(resource, name, None) for name in _SINGLE]
+    for name in _REPEATING:
+        found += getattr(resource, name, ())
+    found += [link.other for link in getattr(resource, "link", ())]
+    found += [diagnosis.condition for diagnosis in getattr(resource, "diagnosis", ())]
+    return (reference for reference in found if reference is not None)
