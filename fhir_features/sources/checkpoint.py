@@ -49,7 +49,9 @@ class TypeState(msgspec.Struct):
 
     `request` is what every search of it says, `since` the lower bound on meta.lastUpdated that held, `history` whether
     the history of the type is read. It may take many searches (one a patient and category): `done` are read, and in
-    `unknown` of them the server did not know the patient.
+    `unknown` of them the server did not know the patient. A search that could not be read to its end is read in
+    windows of meta.lastUpdated, between `cuts`: `window` is the number of the one that is being read, from 0, and
+    `counted` how many resources those before it had.
 
     Of the search that is being read: `next_url` is the page to read next, null for the first of a scan (no `scan_pages`
     yet) and after its last; `ids` counts the distinct ids of this scan, `total` is the largest Bundle.total that it
@@ -65,6 +67,9 @@ class TypeState(msgspec.Struct):
     history: bool = False
     done: int = 0
     unknown: int = 0
+    cuts: list[dt.datetime] = []
+    window: int = 0
+    counted: int = 0
     watermark: dt.datetime | None = None
     next_url: str | None = None
     scan_pages: int = 0
@@ -170,6 +175,13 @@ class OpenRun:
     def next_search(self, state: TypeState) -> None:
         """Count a search as read, and begin the next one of its type."""
         state.done += 1
+        state.cuts, state.window, state.counted = [], 0, 0
+        self.begin_scan(state)
+
+    def next_window(self, state: TypeState) -> None:
+        """Count a window of a search as read, and begin the next one."""
+        state.window += 1
+        state.counted += state.ids
         self.begin_scan(state)
 
     def begin_scan(self, state: TypeState) -> None:

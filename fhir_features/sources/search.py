@@ -2,7 +2,7 @@
 runs saw of it. Out: for each resource type every page of what changed, landed page by page: by the history of the type
 where the server has one, else by searches on meta.lastUpdated, one for each patient and category where the server wants
 that. Paging is not to be trusted (offsets shift when resources change meanwhile), so a search is repeated until it gave
-as many different ids as the server says that there are."""
+as many different ids as the server says that there are, and cut into windows when it never does."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 from fhir_features.config import ResourceType, Source
@@ -22,6 +23,7 @@ from fhir_features.sources.patients import site_patients
 from fhir_features.sources.progress import Progress
 from fhir_features.sources.searchset import Page, searchset
 from fhir_features.sources.transport import Answer
+from fhir_features.sources.windows import cuts
 from fhir_features.times import UTC, duration_us
 
 SCANS = 3
@@ -127,7 +129,7 @@ class _Search:
         while state.done < searches:
             patient, category = divmod(state.done, len(part.categories))
             only = self._only(state.resource_type, part.patients[patient], part.categories[category])
-            self._scan_until_whole(state, only, searches)
+            self._read_search(state, only, searches)
             self._run.next_search(state)
         if state.unknown == searches:
             raise SourceNotFhir(
@@ -144,15 +146,42 @@ class _Search:
         of_patient = {parameter: self._run.patient(patient)} if patient else {}
         return of_patient | ({"category": category} if category else {})
 
-    def _scan_until_whole(self, state: TypeState, only: Mapping[str, str], searches: int) -> None:
-        for _ in range(SCANS):
-            if self._scan(state, only, searches):
+    def _read_search(self, state: TypeState, only: Mapping[str, str], searches: int) -> None:
+        """Read one search to its end, or, when that cannot be, window by window of meta.lastUpdated."""
+        if not state.cuts:
+            most = self._scan_until_whole(state, only, searches)
+            if most is None:
                 return
+            if self._source.last_updated and not state.history and state.watermark:
+                state.cuts = cuts(partial(self._count, state, only), state.since, state.watermark, most // 2)
+            if not state.cuts:
+                raise self._incomplete(state)
             self._run.begin_scan(state)
-        raise SourceIncomplete(
+        # A resource that changes meanwhile moves to a later window, the last of which is open, so none is passed by.
+        while self._scan_until_whole(state, only, searches) is None:
+            if state.window < len(state.cuts):
+                self._run.next_window(state)
+            elif state.counted + state.ids >= (self._count(state, only, state.since, None) or 0):
+                return
+            else:
+                break
+        raise self._incomplete(state)
+
+    def _incomplete(self, state: TypeState) -> SourceIncomplete:
+        return SourceIncomplete(
             f"source '{self._name}': {SCANS} searches for {state.resource_type} gave fewer resources than the server "
             "counts, or broke off: pull again when less is written there"
         )
+
+    def _scan_until_whole(self, state: TypeState, only: Mapping[str, str], searches: int) -> int | None:
+        """Nothing when a scan gave all; else how many resources the best of several scans gave."""
+        most = 0
+        for _ in range(SCANS):
+            if self._scan(state, only, searches):
+                return None
+            most = max(most, state.ids)
+            self._run.begin_scan(state)
+        return most
 
     def _scan(self, state: TypeState, only: Mapping[str, str], searches: int) -> bool:
         """Read on to the last page; whether the scan gave every id that the server counted at any time of it."""
@@ -199,7 +228,20 @@ class _Search:
 
     def _first_url(self, state: TypeState, only: Mapping[str, str]) -> str:
         place = f"{state.resource_type}/_history" if state.history else state.resource_type
-        return f"{self._base}/{place}?{urlencode({**only, **state.request}, safe=':')}"
+        asked = {**only, **state.request}
+        if not state.cuts:
+            return f"{self._base}/{place}?{urlencode(asked, safe=':')}"
+        begin, end = [state.since, *state.cuts, None][state.window : state.window + 2]
+        asked.pop("_lastUpdated", None)
+        return f"{self._base}/{place}?{urlencode([*asked.items(), *_updated(begin, end)], safe=':')}"
+
+    def _count(
+        self, state: TypeState, only: Mapping[str, str], begin: dt.datetime | None, end: dt.datetime | None
+    ) -> int | None:
+        # https://hl7.org/fhir/R4/search.html#summary: the total alone.
+        asked = [*only.items(), ("_summary", "count"), *_updated(begin, end)]
+        answer = self._client.get(f"{self._base}/{state.resource_type}?{urlencode(asked, safe=':')}")
+        return searchset(self._name, state.resource_type, answer).total if answer.status == 200 else None
 
     def _asks_for_less(self, state: TypeState, answer: Answer) -> bool:
         """Whether the server refuses to say what has changed in the way that it was asked, and is now asked another."""
@@ -260,6 +302,12 @@ class _Part:
     new: TypeState
     patients: Sequence[int | None]
     categories: Sequence[str | None]
+
+
+def _updated(begin: dt.datetime | None, end: dt.datetime | None) -> list[tuple[str, str]]:
+    """The search parameters for what was last updated in [begin, end)."""
+    bounds = [("ge", begin), ("lt", end)]
+    return [("_lastUpdated", f"{prefix}{_in_utc(bound)}") for prefix, bound in bounds if bound]
 
 
 def _in_utc(instant: dt.datetime) -> str:

@@ -59,6 +59,7 @@ class FhirServer:
         self.kept_parameters = lambda parameters: parameters
         self.history: list[dict[str, Any]] | None = None
         self.keeps_since_in_links = True
+        self.fetch_size = 1_000_000
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -105,13 +106,18 @@ class FhirServer:
     def bundle(self, request: Request) -> bytes:
         kind = request.path.rpartition("/")[2]
         parameters = self.kept_parameters(request.parameters)
-        since = parameters.get("_lastUpdated", "ge").removeprefix("ge").removesuffix("Z")
+        bounds = (
+            parse_qs(urlsplit(request.target).query).get("_lastUpdated", []) if "_lastUpdated" in parameters else []
+        )
         found = [
             {"resource": r, "search": {"mode": "match"}}
             for r in self.resources
-            if r["resourceType"] == kind and r["meta"]["lastUpdated"] >= since and _matches(r, parameters)
+            if r["resourceType"] == kind and _is_within(r["meta"]["lastUpdated"], bounds) and _matches(r, parameters)
         ]
-        return self._paged("searchset", request, parameters, found)
+        if parameters.get("_summary") == "count":
+            return json.dumps({"resourceType": "Bundle", "type": "searchset", "total": len(found)}).encode()
+        # As in a URL, bounds may repeat.
+        return self._paged("searchset", request, parameters | ({"_lastUpdated": bounds} if bounds else {}), found)
 
     def history_bundle(self, request: Request) -> bytes:
         assert self.history is not None
@@ -128,11 +134,11 @@ class FhirServer:
             kept.pop("_since", None)
         return self._paged("history", request, kept, found)
 
-    def _paged(self, kind: str, request: Request, parameters: dict[str, str], found: list[dict[str, Any]]) -> bytes:
+    def _paged(self, kind: str, request: Request, parameters: dict[str, Any], found: list[dict[str, Any]]) -> bytes:
         offset, count = int(parameters.get("_offset", 0)), int(parameters.get("_count", 20))
-        link = [{"relation": "self", "url": f"{self.root}{request.path}?{urlencode(parameters)}"}]
-        if offset + count < len(found):
-            target = f"{request.path}?{urlencode(parameters | {'_offset': str(offset + count)})}"
+        link = [{"relation": "self", "url": f"{self.root}{request.path}?{urlencode(parameters, doseq=True)}"}]
+        if offset + count < min(len(found), self.fetch_size):
+            target = f"{request.path}?{urlencode(parameters | {'_offset': str(offset + count)}, doseq=True)}"
             link.append({"relation": "next", "url": self.link(target)})
         bundle = {"resourceType": "Bundle", "type": kind, "link": link, "entry": found[offset : offset + count]}
         return json.dumps(bundle | ({"total": len(found)} if self.total else {})).encode()
@@ -173,3 +179,13 @@ def _matches(resource: dict[str, Any], parameters: dict[str, str]) -> bool:
         "category": resource.get("category", [{}])[0].get("coding", [{}])[0].get("code"),
     }
     return all(said[name] == asked for name, asked in parameters.items() if name in said)
+
+
+def _is_within(updated: str, bounds: list[str]) -> bool:
+    """Compared as text, as simple servers do: to the second."""
+    return all(
+        updated[:19] >= bound[2:].removesuffix("Z")
+        if bound.startswith("ge")
+        else updated[:19] < bound[2:].removesuffix("Z")
+        for bound in bounds
+    )

@@ -3,6 +3,7 @@ others; and what a profile says of a server can be overridden."""
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from fhir_server import FhirServer, Reply, Request, resource
 
 from fhir_features.config import Config, load_config
-from fhir_features.errors import SourceNotFhir, SourceUnreachable, UsageError
+from fhir_features.errors import SourceIncomplete, SourceNotFhir, SourceUnreachable, UsageError
 from fhir_features.lake import create_views, newest_store_seq, reading
 from fhir_features.normalize import normalize
 from fhir_features.sources import LandedRun, landed_runs, pull, read_lines
@@ -347,3 +348,66 @@ def test_a_server_that_may_end_its_pages_early_is_asked_to_count(server, searchi
     server.resources = [resource("Patient", 0)]
     pulled(searching('profile = "hapi"'))
     assert server.requests[0].parameters == {"_count": "10", "_total": "accurate"}
+
+
+# Windows
+
+
+def spread(number: int) -> dict[str, Any]:
+    """One of many patients who were updated in bursts over years."""
+    updated = dt.datetime(2020, 1, 1, tzinfo=dt.UTC) + dt.timedelta(days=number // 10 * 97, seconds=number)
+    return resource("Patient", number, updated=updated.strftime("%Y-%m-%dT%H:%M:%S.000Z"))
+
+
+def test_a_server_that_ends_every_search_early_is_read_in_windows(server, searching):
+    server.resources = [spread(number) for number in range(90)]
+    server.fetch_size = 20
+    run = pulled(searching())
+    assert sorted(each["id"] for each in landed(run)) == sorted(each["id"] for each in server.resources)
+    assert (run.types["Patient"].since, run.types["Patient"].request) == (None, {"_count": "10"})
+
+
+def test_a_search_whose_links_expire_is_read_in_windows_and_each_is_a_place_to_go_on_from(server, searching):
+    server.resources = [spread(number) for number in range(60)]
+    broken: list[Request] = []
+
+    def expiring(request: Request) -> Reply | None:
+        if int(request.parameters.get("_offset", 0)) >= 20:
+            return Reply(status=410)
+        if "_lastUpdated" in request.parameters and "_count" in request.parameters:
+            broken.append(request)
+            return Reply(status=500) if len(broken) in range(4, 9) else None
+        return None
+
+    server.scripted = expiring
+    config = searching()
+    with pytest.raises(SourceUnreachable):
+        pulled(config)
+    server.requests.clear()
+    assert len(landed(pulled(config))) == 60
+    assert not any("_summary" in request.parameters for request in server.requests[:-1])
+
+
+def test_a_search_that_cannot_be_cut_small_enough_is_incomplete(server, searching):
+    server.resources = [resource("Patient", number) for number in range(60)]
+    server.fetch_size = 20
+    with pytest.raises(SourceIncomplete, match="gave fewer resources than the server counts"):
+        pulled(searching())
+
+
+def test_a_resource_that_changes_while_windows_are_read_is_not_passed_by(server, searching):
+    server.resources = [spread(number) for number in range(60)]
+    server.fetch_size = 20
+    changed = [
+        spread(number) | {"meta": {"versionId": "2", "lastUpdated": "2026-03-02T10:00:00Z"}} for number in (1, 59)
+    ]
+
+    def change(count: int) -> None:
+        windows = [request for request in server.requests if "lt20" in request.target and "_count" in request.target]
+        if len(windows) == 2:
+            for each in changed:
+                server.update(each)
+
+    server.after_page = change
+    ids_and_versions = {(each["id"], each["meta"]["versionId"]) for each in landed(pulled(searching()))}
+    assert {(each["id"], each["meta"]["versionId"]) for each in server.resources} <= ids_and_versions
