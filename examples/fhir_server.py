@@ -26,17 +26,18 @@ _SECONDS_TO_START = 60
 
 
 @contextmanager
-def fhir_server(program: Path, folder: Path) -> Iterator[str]:
-    """Run `sekmet serve` with its data in a folder; the address of its FHIR API. Stopped when the context ends."""
+def fhir_server(program: Path, folder: Path, settings: str = "") -> Iterator[str]:
+    """Run `sekmet serve` with its data in a folder and more lines of settings; the address of its FHIR API. Stopped
+    when the context ends."""
     folder.mkdir(parents=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     base_url = f"http://127.0.0.1:{port}/fhir"
-    settings = folder / "settings.yaml"
-    settings.write_text(_SETTINGS.format(base_url=base_url, port=port, folder=folder))
+    file = folder / "settings.yaml"
+    file.write_text(_SETTINGS.format(base_url=base_url, port=port, folder=folder) + settings)
     with (folder / "log").open("w") as log:
-        server = subprocess.Popen([program, "serve", "-c", settings], stdout=log, stderr=log)
+        server = subprocess.Popen([program, "serve", "-c", file], stdout=log, stderr=log)
         try:
             _wait_for(server, base_url, folder / "log")
             yield base_url

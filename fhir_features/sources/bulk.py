@@ -6,13 +6,9 @@ before get an export of their whole history, since `_since` would hide what they
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from fhir_features.config import Source
 from fhir_features.errors import SourceIncomplete, SourceNotFhir
@@ -24,9 +20,9 @@ from fhir_features.sources.bulk_results import Download, export_warnings, is_ask
 from fhir_features.sources.checkpoint import OpenRun
 from fhir_features.sources.client import Client
 from fhir_features.sources.landing import LandedFile, LandedRun, LandedType
+from fhir_features.sources.patients import patient_ids
 from fhir_features.sources.progress import Progress
-from fhir_features.sources.reading import NOT_JSON, read_lines
-from fhir_features.sources.type_filters import fulfils
+from fhir_features.sources.wanted import concerns, fulfils
 from fhir_features.times import UTC, duration_us
 
 # Servers allow few: Epic five, at most (smart-on-fhir/smart-fetch).
@@ -80,7 +76,7 @@ class _Bulk:
         others = tuple(each for each in self._source.resource_types if each != "Patient")
         # Before what changed: a version that both bring was not witnessed, since nobody had asked about the patient.
         if others and (new := self._new_patients(earlier)):
-            states.append(self._exported(len(plans), Plan(others, patients=new), backfill=True))
+            states.append(self._exported(len(plans), Plan(others, patients=new)))
         states += [self._exported(number, plan) for number, plan in enumerate(plans[1:], start=1)]
         types: dict[str, LandedType] = {}
         for resource_type in self._source.resource_types:
@@ -112,20 +108,20 @@ class _Bulk:
     def _is_group(self) -> bool:
         return self._source.level not in ("system", "patient")
 
-    def _new_patients(self, earlier: Sequence[LandedRun]) -> tuple[str, ...]:
+    def _new_patients(self, earlier: Sequence[LandedRun]) -> frozenset[str]:
         """The ids of the patients of a group who were not in it when it was last seen whole, if it ever was."""
         whole = [run for run in earlier if all(of.complete for of in run.types.values())]
         if not self._is_group or not whole:
-            return ()
-        before = set(_patient_ids(whole[-1].folder, whole[-1].files))
-        return tuple(dict.fromkeys(id for id in _patient_ids(self._run.folder, self._run.files()) if id not in before))
+            return frozenset()
+        before = frozenset(patient_ids(whole[-1].folder, whole[-1].files))
+        return frozenset(patient_ids(self._run.folder, self._run.files())) - before
 
-    def _exported(self, number: int, plan: Plan, *, backfill: bool = False) -> ExportState:
+    def _exported(self, number: int, plan: Plan) -> ExportState:
         """Bring an export of the run to its end, from wherever it has come to."""
         state = self._checkpoint.export(number)
         while state.watermark is None:
             try:
-                self._go_on(number, plan, state, backfill)
+                self._go_on(number, plan, state)
             except Expired:
                 self._forget(number, state)
                 if state.kick_offs >= KICK_OFFS:
@@ -142,7 +138,7 @@ class _Bulk:
         self._forget(number, state)
         return state
 
-    def _go_on(self, number: int, plan: Plan, state: ExportState, backfill: bool) -> None:
+    def _go_on(self, number: int, plan: Plan, state: ExportState) -> None:
         if state.kick_off is None:
             state.kick_off = self._exporter.kick_off(plan)
             state.kick_offs += 1
@@ -153,7 +149,7 @@ class _Bulk:
         # Deletions first: one that bears no date is older than what the same export says of the resource.
         for what in ("deleted", "output"):
             wanted = [file for file in files if file.what == what and is_asked_for(file, plan)]
-            downloads += self._downloads(wanted, state.kick_offs >= KICK_OFFS, backfill)
+            downloads += self._downloads(wanted, plan, state.kick_offs >= KICK_OFFS)
         noted = [
             remark
             for file in files
@@ -167,7 +163,7 @@ class _Bulk:
         state.watermark = min([state.kick_off.at, *told])
         self._checkpoint.save(number, state)
 
-    def _downloads(self, files: Sequence[ExportedFile], is_last_try: bool, backfill: bool) -> list[Download]:
+    def _downloads(self, files: Sequence[ExportedFile], plan: Plan, is_last_try: bool) -> list[Download]:
         """Download the files that have not been, several at a time; what came of all of them.
 
         Raises Expired, after what still could be downloaded, unless this is the last try.
@@ -178,7 +174,7 @@ class _Bulk:
         pool = ThreadPoolExecutor(CONNECTIONS)
         try:
             landing = {
-                pool.submit(self._land, file, number, backfill): number
+                pool.submit(self._land, file, number, plan): number
                 for file, number in zip(files, numbers, strict=True)
                 if number not in came
             }
@@ -198,11 +194,15 @@ class _Bulk:
             raise Expired
         return [Download(file, came[number]) for file, number in zip(files, numbers, strict=True)]
 
-    def _land(self, file: ExportedFile, number: int, backfill: bool) -> tuple[Lines, LandedFile | None]:
+    def _land(self, file: ExportedFile, number: int, plan: Plan) -> tuple[Lines, LandedFile | None]:
         stem = "deleted" if file.what == "deleted" else file.resource_type or "mixed"
-        filters = self._source.filters(stem)
+        filters, patients = self._source.filters(stem), plan.patients
+
+        def keep(line: bytes) -> bool:
+            return (not filters or fulfils(line, filters)) and (patients is None or concerns(line, patients))
+
         path = self._run.folder / f"{stem}-{number:04d}.ndjson.zst"
-        return self._files.land(file, path, keep=lambda line: not filters or fulfils(line, filters), backfill=backfill)
+        return self._files.land(file, path, keep=keep, backfill=patients is not None)
 
     def _forget(self, number: int, state: ExportState) -> None:
         if state.kick_off is not None:
@@ -222,21 +222,3 @@ class _Bulk:
             pages=sum(each.files for each in results),
             warnings=tuple(dict.fromkeys(warning for each in results for warning in each.warnings)),
         )
-
-
-class _Resource(msgspec.Struct):
-    resourceType: Any = None
-    id: Any = None
-
-
-def _patient_ids(folder: Path, files: Sequence[LandedFile]) -> Iterator[str]:
-    """The ids of the Patients in a run's files."""
-    for file in files:
-        if file.resources.get("Patient"):
-            for _, _, line in read_lines(folder, file):
-                try:
-                    resource = msgspec.json.decode(line, type=_Resource)
-                except NOT_JSON:
-                    continue
-                if resource.resourceType == "Patient" and isinstance(resource.id, str):
-                    yield resource.id

@@ -35,7 +35,7 @@ class Plan:
 
     types: tuple[str, ...]
     since: dt.datetime | None = None
-    patients: tuple[str, ...] | None = None
+    patients: frozenset[str] | None = None
 
     def parameters(self, source: Source) -> dict[str, str]:
         """The parameters of the kick-off, but for `patient`."""
@@ -168,5 +168,7 @@ def _body(plan: Plan, parameters: dict[str, str]) -> bytes:
     """https://hl7.org/fhir/R4/parameters.html"""
     kinds = {"_since": "valueInstant"}
     named = [{"name": name, kinds.get(name, "valueString"): value} for name, value in parameters.items()]
-    patients = [{"name": "patient", "valueReference": {"reference": f"Patient/{id}"}} for id in plan.patients or ()]
+    patients = [
+        {"name": "patient", "valueReference": {"reference": f"Patient/{id}"}} for id in sorted(plan.patients or ())
+    ]
     return msgspec.json.encode({"resourceType": "Parameters", "parameter": named + patients})

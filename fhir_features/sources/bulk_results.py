@@ -12,7 +12,7 @@ from fhir_features.config import Source
 from fhir_features.sources.bulk_export import Plan
 from fhir_features.sources.bulk_files import Lines
 from fhir_features.sources.bulk_manifest import ExportedFile, Remark
-from fhir_features.sources.type_filters import can_be_checked
+from fhir_features.sources.wanted import can_be_checked
 
 
 class TypeResult(msgspec.Struct):
@@ -77,7 +77,7 @@ def _result(resource_type: str, plan: Plan, downloads: Sequence[Download]) -> Ty
             result.lacks(f"a file of the export is not whole: {each.lines.trouble}")
     if wrong := sum(each.exported.count not in (None, each.lines.received) for each in own):
         result.warnings.append(f"{wrong} of {len(own)} files do not have as many lines as the server counts")
-    if left_out := sum(each.lines.received - each.lines.kept for each in own):
+    if plan.patients is None and (left_out := sum(each.lines.received - each.lines.kept for each in own)):
         result.warnings.append(
             f"the server did not heed _typeFilter: {left_out} of {result.entries} resources were left out"
         )

@@ -24,14 +24,14 @@ def site_patients(site: str, run: OpenRun, before: LandedRun | None) -> Iterator
     for past, id in landed_patients(run.folder.parent.parent, site):
         known = before is not None and (past.folder == before.folder or past.finished_at <= before.started_at)
         yield id, known
-    yield from ((id, False) for id in _ids(run.folder, run.files()))
+    yield from ((id, False) for id in patient_ids(run.folder, run.files()))
 
 
 def landed_patients(landing: Path, site: str) -> Iterator[tuple[LandedRun, str]]:
     """Every Patient of the site in the finished runs of any source: the run, and the id."""
     for past in landed_runs(landing):
         if past.site == site:
-            yield from ((past, id) for id in _ids(past.folder, past.files))
+            yield from ((past, id) for id in patient_ids(past.folder, past.files))
 
 
 class _Resource(msgspec.Struct, frozen=True):
@@ -43,7 +43,8 @@ class _Entry(msgspec.Struct):
     resource: _Resource = _Resource()
 
 
-def _ids(folder: Path, files: Sequence[LandedFile]) -> Iterator[str]:
+def patient_ids(folder: Path, files: Sequence[LandedFile]) -> Iterator[str]:
+    """The ids of the Patients in the files of a run, some of them repeatedly."""
     for file in files:
         if file.resources.get("Patient"):
             yield from _ids_in(folder, file)

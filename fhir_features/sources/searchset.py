@@ -5,18 +5,16 @@ it; or a typed error that says why this is no such thing."""
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from fhir_features.errors import FhirFeaturesError, SourceIncomplete, SourceNotFhir, SourceRefused
+from fhir_features.sources.outcomes import clean_code, in_brackets, issues_in
 from fhir_features.sources.reading import NOT_JSON
 from fhir_features.sources.transport import Answer
 
-_CODE = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
 NEWLINES = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -31,16 +29,6 @@ class Page:
     next_url: str | None
     remarks: tuple[str, ...]
     beyond: bool = False
-
-
-class _Issue(msgspec.Struct):
-    severity: Any = None
-    code: Any = None
-
-
-class _Outcome(msgspec.Struct):
-    resourceType: Any = None
-    issue: list[_Issue] = []
 
 
 class _Key(msgspec.Struct):
@@ -113,7 +101,7 @@ def read_bundle(name: str, answer: Answer, as_type: type[_BundleT]) -> _BundleT:
             bundle = msgspec.json.decode(body, type=as_type)
             if bundle.resourceType == "Bundle":
                 return bundle
-            what = f"{_clean(bundle.resourceType)}{_in_brackets(_issues(body))} and not a Bundle"
+            what = f"{clean_code(bundle.resourceType)}{in_brackets(issues_in(body))} and not a Bundle"
         except msgspec.ValidationError:
             what = "JSON that is not a Bundle"
         except NOT_JSON:
@@ -126,7 +114,7 @@ def read_bundle(name: str, answer: Answer, as_type: type[_BundleT]) -> _BundleT:
 
 def refusal(name: str, resource_type: str, answer: Answer) -> FhirFeaturesError:
     """The error for an answer whose status is not 200."""
-    told = f"source '{name}': HTTP {answer.status}{_in_brackets(_issues(answer.body))} at {answer.place}"
+    told = f"source '{name}': HTTP {answer.status}{in_brackets(issues_in(answer.body))} at {answer.place}"
     if answer.status in (401, 403):
         if not answer.own:
             return SourceRefused(
@@ -148,33 +136,14 @@ def remarks_in(name: str, resource_type: str, outcome: bytes) -> list[str]:
 
     Raises SourceIncomplete for one that says that something is missing.
     """
-    issues = _issues(outcome)
+    issues = issues_in(outcome)
     # https://hl7.org/fhir/R4/valueset-issue-type.html: incomplete = not all data sources could be reached.
     if any(severity in ("error", "fatal") or code == "incomplete" for severity, code in issues):
         raise SourceIncomplete(
             f"source '{name}': with its answer on {resource_type} the server says that it is not whole"
-            f"{_in_brackets(issues)}: pull again later, or ask those who run it"
+            f"{in_brackets(issues)}: pull again later, or ask those who run it"
         )
     return [f"the server remarked on the search for {resource_type}: {severity} {code}" for severity, code in issues]
-
-
-def _issues(body: bytes) -> list[tuple[str, str]]:
-    """Severity and code of each issue of an OperationOutcome; of anything else, none."""
-    try:
-        outcome = msgspec.json.decode(body, type=_Outcome)
-    except NOT_JSON:
-        return []
-    if outcome.resourceType != "OperationOutcome":
-        return []
-    return [(_clean(issue.severity), _clean(issue.code)) for issue in outcome.issue]
-
-
-def _clean(code: Any) -> str:
-    return code if isinstance(code, str) and _CODE.fullmatch(code) else "?"
-
-
-def _in_brackets(issues: Sequence[tuple[str, str]]) -> str:
-    return f" ({', '.join(dict.fromkeys(f'{severity} {code}' for severity, code in issues))})" if issues else ""
 
 
 def _key(resource: msgspec.Raw) -> _Key:

@@ -190,6 +190,26 @@ def test_a_token_that_is_refused_in_mid_scan_is_replaced_once_and_the_same_page_
     assert tokens.given == 2
 
 
+@pytest.mark.parametrize("refused", ["/fhir/r4/$export", "/status/0", "/files/0/Patient-10"])
+def test_a_token_that_is_refused_while_an_export_is_begun_waited_for_or_downloaded_is_replaced_once(
+    tokens, exports, exporting, tmp_path, refused
+):
+    met = []
+
+    def revoke(request: Request) -> Reply:
+        if request.path == refused and request.method == "GET":
+            met.append(request)
+            if len(met) == 1:
+                return Reply(status=401)
+        return exports.answer(request)
+
+    tokens.before_page, tokens.server.scripted = revoke, tokens.answer
+    config = exporting(smart(pem(P384), tmp_path), types='"Patient"')
+    pull(config)
+    (run,) = landed_runs(config.warehouse.path / "landing")
+    assert (run.types["Patient"].entries, tokens.given, len(exports.jobs)) == (25, 2, 1)
+
+
 def test_a_token_that_is_refused_twice_is_one_line(tokens, searching, tmp_path):
     tokens.before_page = lambda _: Reply(status=401)
     with pytest.raises(SourceRefused, match="HTTP 401"):

@@ -14,11 +14,13 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
+from bulk_server import BulkServer
 from fhir_server import FhirServer, resource
-from landing import observation, rows
+from landing import observation
 
 from fhir_features.config import Config, load_config
-from fhir_features.lake import EVENT_TABLES
+from fhir_features.lake import EVENT_TABLES, create_views, newest_store_seq, reading
 from fhir_features.normalize import normalize
 from fhir_features.sources import landed_runs, pull, verify_run
 
@@ -59,11 +61,17 @@ class Puller:
         return process
 
 
-def config_in(folder: Path, server: FhirServer) -> Config:
+SOURCES = {
+    "search": 'kind = "search"\npage_size = 5\nper_patient = ["Observation"]\n',
+    "bulk": 'kind = "bulk"\nlevel = "group/g"\n',
+}
+
+
+def config_in(folder: Path, server: FhirServer, kind: str) -> Config:
     folder.mkdir()
     (folder / "fhir_features.toml").write_text(
-        f'[sources.ward]\nkind = "search"\nsite = "north"\ntimezone = "UTC"\nbase_url = "{server.base}"\n'
-        'resource_types = ["Patient", "Observation", "Condition"]\npage_size = 5\nper_patient = ["Observation"]\n'
+        f'[sources.ward]\nsite = "north"\ntimezone = "UTC"\nbase_url = "{server.base}"\n'
+        f'resource_types = ["Patient", "Observation", "Condition"]\n{SOURCES[kind]}'
     )
     return load_config(folder)
 
@@ -94,26 +102,39 @@ def second_state(server: FhirServer) -> None:
     server.delete(resource("Patient", 9), "2026-03-02T12:00:00Z")
 
 
+def deletions(server: FhirServer) -> list[dict[str, Any]]:
+    """The deletions in the server's history, as exports tell of them."""
+    entries = [each for each in server.history if each["request"]["method"] == "DELETE"]
+    return [{"resourceType": "Bundle", "type": "transaction", "entry": [each]} for each in entries]
+
+
 def tables(config: Config) -> dict[str, list[tuple[Any, ...]]]:
     """What the warehouse holds, but for which run brought it when."""
     for run in landed_runs(config.warehouse.path / "landing"):
         verify_run(run)
     normalize(config)
-    found = {
-        table.name: rows(config, f"SELECT * EXCLUDE (run_id, store_seq) FROM {table.name} ORDER BY ALL")
-        for table in EVENT_TABLES.values()
+    asked = {
+        **{each.name: f"SELECT * EXCLUDE (run_id, store_seq) FROM {each.name}" for each in EVENT_TABLES.values()},
+        "versions": "SELECT * EXCLUDE (run_id, store_seq, received_at, row_no) FROM lake.versions",
+        "closings": "SELECT * EXCLUDE (store_seq) FROM lake.closings",
     }
-    versions = "SELECT * EXCLUDE (run_id, store_seq, received_at, row_no) FROM lake.versions ORDER BY ALL"
-    closings = "SELECT * EXCLUDE (store_seq) FROM lake.closings ORDER BY ALL"
-    return found | {"versions": rows(config, versions), "closings": rows(config, closings)}
+    with reading(config.warehouse.path / "lake") as con:
+        create_views(con, newest_store_seq(con))
+        return {name: con.execute(f"{sql} ORDER BY ALL").fetchall() for name, sql in asked.items()}
 
 
-def test_a_pull_that_is_killed_at_random_and_run_again_ends_in_the_same_tables(server: FhirServer, tmp_path: Path):
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_pull_that_is_killed_at_random_and_run_again_ends_in_the_same_tables(
+    server: FhirServer, tmp_path: Path, kind: str
+):
     puller, dice = Puller(), random.Random(os.urandom(8))
-    undisturbed = config_in(tmp_path / "undisturbed", server)
-    killed = [config_in(tmp_path / f"killed-{n}", server) for n in range(-(-KILLS // KILLS_A_WAREHOUSE))]
+    undisturbed = config_in(tmp_path / "undisturbed", server, kind)
+    killed = [config_in(tmp_path / f"killed-{n}", server, kind) for n in range(-(-KILLS // KILLS_A_WAREHOUSE))]
+    exports = BulkServer(server) if kind == "bulk" else None
     for state in (first_state, second_state):
         state(server)
+        if exports:
+            exports.polls, exports.deleted = 0, deletions(server)
         seconds = max(puller.whole(undisturbed.file.parent), 0.05)
         for config in killed:
             for _ in range(KILLS_A_WAREHOUSE // 2):

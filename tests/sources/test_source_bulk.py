@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from bulk_server import BulkServer, Job, ndjson
 from fhir_server import FhirServer, Reply, Request, resource
+from landing import observation, rows
 
 from fhir_features.config import Config
 from fhir_features.errors import SourceIncomplete, SourceNotFhir, SourceRefused, SourceUnreachable
+from fhir_features.normalize import normalize
 from fhir_features.sources import LandedRun, landed_runs, pull, read_lines, transport, verify_run
 
 RESOURCES = [resource("Patient", number) for number in range(3)] + [
@@ -528,6 +530,58 @@ def test_a_token_goes_to_no_file_that_is_elsewhere_or_needs_none(held, exporting
 # Deletions, new patients, filters
 
 
+def deletion(id: str, at: str | None = None) -> dict:
+    entry = {"request": {"method": "DELETE", "url": f"Observation/{id}"}}
+    return entry | ({"response": {"status": "204", "lastModified": at}} if at else {})
+
+
+def test_deletions_close_what_they_name_unless_the_same_export_has_something_newer(held, exporting):
+    def result(id: str, hour: int) -> dict:
+        meta = {"versionId": str(hour), "lastUpdated": f"2026-03-02T{hour}:00:00Z"}
+        return observation(id, subject={"reference": "Patient/patient-0"}, meta=meta)
+
+    held.server.date = "Mon, 02 Mar 2026 11:00:00 GMT"
+    ids = ("undated", "dated", "undated-again", "older", "newer", "held")
+    held.server.resources = [resource("Patient", 0), *(result(id, 10) for id in ids)]
+    config = exporting()
+    pull(config)
+    for id in ("undated-again", "older", "newer"):
+        held.server.update(result(id, 12))
+    entries = [
+        *(deletion("undated"), deletion("dated", "2026-03-02T11:30:00Z"), deletion("undated-again")),
+        *(deletion("older", "2026-03-02T11:30:00Z"), deletion("newer", "2026-03-02T12:30:00Z"), deletion("held")),
+    ]
+    held.deleted = [
+        {"resourceType": "Bundle", "type": "transaction", "entry": part} for part in (entries[:4], entries[4:])
+    ]
+    # Within the overlap, the export has what it had before, though that is gone.
+    held.change = lambda job: job.files.update(
+        {"Observation-0": job.files["Observation-0"] + ndjson([result("held", 10)])}
+    )
+    run = pulled(config)
+    assert [(file.name, file.resources) for file in run.files] == [
+        ("deleted-0001.ndjson.zst", {"Bundle": 2}),
+        ("Observation-0002.ndjson.zst", {"Observation": 4}),
+    ]
+    assert all(summary.quarantined == 0 for summary in normalize(config))
+    living = rows(config, "SELECT resource_id FROM observations WHERE known_to IS NULL ORDER BY 1")
+    assert living == [("older",), ("undated-again",)]
+
+
+def test_a_resource_that_comes_twice_in_an_export_is_one(held, exporting):
+    twice = observation("o1", meta={"versionId": "1", "lastUpdated": "2026-03-02T10:00:00Z"})
+
+    def change(job: Job) -> None:
+        job.files = {"a": ndjson([twice, twice]), "b": ndjson([twice])}
+        job.manifest["output"] = [{"type": "Observation", "url": f"/files/{job.number}/{name}"} for name in "ab"]
+
+    held.change = change
+    config = exporting()
+    assert pulled(config).types["Observation"].entries == 3
+    (summary,) = normalize(config)
+    assert (summary.received, summary.normalized, summary.duplicates) == (3, 1, 2)
+
+
 def test_patients_who_are_new_in_a_group_get_their_whole_history_before_what_changed(held, exporting):
     of = {f"patient-{number}": {"reference": f"Patient/patient-{number}"} for number in range(3)}
     results = [{**resource("Observation", number), "subject": of[f"patient-{number}"]} for number in range(3)]
@@ -551,14 +605,21 @@ def test_patients_who_are_new_in_a_group_get_their_whole_history_before_what_cha
 
 def test_a_server_that_takes_no_list_of_patients_is_asked_for_all(held, exporting):
     held.takes_patients = False
+    results = [
+        {**resource("Observation", number), "subject": {"reference": f"{base}Patient/patient-{number}"}}
+        for number, base in enumerate(("", "http://h/fhir/"))
+    ]
+    held.server.resources = [*RESOURCES[:2], *results]
     held.members = {"patient-0"}
     config = exporting(level="group/g")
     pull(config)
-    held.members = {"patient-0", "patient-1"}
+    held.members = None
     run = pulled(config)
     assert held.asked("POST") == ["/fhir/r4/Group/g/$export"]
-    assert [job.parameters for job in held.jobs[2:3]] == [{"_type": "Observation"}]
-    assert run.types["Observation"].complete
+    assert held.jobs[2].parameters == {"_type": "Observation"}
+    assert [(file.lines, file.backfill) for file in run.files[1:]] == [(1, True)]
+    assert landed(run)[2:] == results[1:]
+    assert run.types["Observation"].complete and not run.types["Observation"].warnings
 
 
 def test_filters_are_asked_for_and_what_a_server_sends_against_them_is_left_out(held, exporting):

@@ -1,10 +1,11 @@
-"""Does an exported resource fulfil the filters that were asked for? Servers have been seen to ignore `_typeFilter`. In:
-a type's filters and a resource. Out: false only for what surely fulfils none of them. Looked at are category, code and
-status without modifiers; of every other parameter the server's word is taken."""
+"""Is an exported resource one that was asked for? Servers have been seen to ignore `_typeFilter`, and may ignore whose
+resources were asked for. In: a type's filters, or patients, and a resource. Out: false only for what surely was not
+asked for. Of filters, category, code and status without modifiers are looked at; else the server's word is taken."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -12,6 +13,7 @@ import msgspec
 
 from fhir_features.sources.reading import NOT_JSON
 
+_PATIENT = re.compile(r"(?:^|/)Patient/([^/]+)")
 _CHECKED = ("category", "code", "status")
 
 
@@ -19,6 +21,24 @@ class _Filtered(msgspec.Struct):
     category: Any = None
     code: Any = None
     status: Any = None
+
+
+class _Reference(msgspec.Struct):
+    reference: str | None = None
+
+
+class _Concerning(msgspec.Struct):
+    subject: _Reference | None = None
+
+
+def concerns(line: bytes, patients: Collection[str]) -> bool:
+    """Whether a resource is of one of the patients (ids), or of nobody that could be told."""
+    try:
+        resource = msgspec.json.decode(line, type=_Concerning)
+    except NOT_JSON:
+        return True
+    named = _PATIENT.search((resource.subject and resource.subject.reference) or "")
+    return named is None or named[1] in patients
 
 
 def can_be_checked(filters: Sequence[str]) -> bool:
