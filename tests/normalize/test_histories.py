@@ -52,6 +52,12 @@ def _order(version: str, updated: str, status: str) -> dict[str, Any]:
     }
 
 
+def _person(version: str, updated: str, replaced_by: str | None = None) -> dict[str, Any]:
+    link = [{"other": {"reference": f"Patient/{replaced_by}"}, "type": "replaced-by"}] if replaced_by else []
+    meta = {"versionId": version, "lastUpdated": f"2024-03-{updated.replace(' ', 'T')}:00:00Z"}
+    return {"resourceType": "Patient", "id": "ID", "meta": meta, "birthDate": "1960-05-04", "link": link}
+
+
 def _stay(status: str) -> dict[str, Any]:
     return {
         "resourceType": "Encounter",
@@ -126,6 +132,16 @@ HISTORIES = (
             ("stopped", "05 20", None),
         ],
     ),
+    History(
+        "a merge that is taken back",
+        ([_person("1", "05 14")], [_person("2", "07 10", "p9")], [_person("3", "09 10")]),
+        [("", "04 00", "07 10"), ("p9", "07 10", "09 10"), ("", "09 10", None)],
+    ),
+    History(
+        "an older record of a merged patient that comes late",
+        ([_person("2", "05 14", "p9")], [_person("1", "04 10")]),
+        [("", "04 00", "04 00"), ("", "04 00", "05 14"), ("p9", "05 14", "05 14"), ("p9", "05 14", None)],
+    ),
     History("a stay that was cancelled was never one", ([_stay("cancelled")],), [("cancelled", "06 00", None)]),
     History("a stay in error was never one", ([_stay("entered-in-error")],), [("entered-in-error", "06 00", None)]),
     History(
@@ -158,7 +174,11 @@ def test_each_version_is_counted_once_by_what_its_known_at_rests_on(lake: Config
     for each in counted:
         versions[each.resource_type] += each.versions
     assert dict(versions) == dict(rows(lake, held))
-    others = [(e.resource_type, e.known_at_source, e.versions) for e in counted if e.resource_type != "Observation"]
+    others = [
+        (e.resource_type, e.known_at_source, e.versions)
+        for e in counted
+        if e.resource_type in ("Encounter", "MedicationRequest")
+    ]
     assert others == [
         ("Encounter", "received", 3),
         ("MedicationRequest", "authored_on", 1),
@@ -179,6 +199,7 @@ WITH stated AS (
   SELECT resource_id, known_at, known_to, value_number::INTEGER::VARCHAR AS shown, version, state FROM observations
   UNION ALL SELECT resource_id, known_at, known_to, status, version, state FROM medication_requests
   UNION ALL SELECT resource_id, known_at, known_to, status, version, state FROM encounters
+  UNION ALL SELECT resource_id, known_at, known_to, array_to_string(replaced_by, ','), version, state FROM patients
 )
 SELECT shown, strftime(known_at, '%d %H'), strftime(known_to, '%d %H')
 FROM stated

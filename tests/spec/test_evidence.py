@@ -92,7 +92,7 @@ def _entry(line: dict[str, str], patient_id: str, place: int) -> dict[str, Any]:
     meta = {"versionId": line["version"], "lastUpdated": _text(line["lastUpdated"]), "source": line.get("system", "")}
     resource = {"resourceType": kind, "id": resource_id, "meta": meta, **_BUILDERS[kind](line)}
     if kind in ("Observation", "Condition", "MedicationRequest", "Encounter"):
-        resource["subject"] = {"reference": f"Patient/{patient_id}"}
+        resource["subject"] = {"reference": f"Patient/{line.get('subject') or patient_id}"}
     return {"resource": _without_empty(_named(resource, patient_id))}
 
 
