@@ -173,6 +173,7 @@ class Source(_Strict):
     - `known_modifiers`: URLs of modifier extensions that change nothing of what is read here; what has another one is
       quarantined. `other_base_urls`: further addresses of this server, as its references name it; a reference to any
       other server is none to a resource of this source.
+    - `validity_is_taken`: whether the validityPeriod of an order is the time in which it is taken, not only filled.
     - `midnight_is_date`: whether a time of exactly 00:00:00 means that only the date is known.
     """
 
@@ -206,6 +207,7 @@ class Source(_Strict):
     own_systems: tuple[str, ...] = ()
     known_modifiers: tuple[str, ...] = ()
     other_base_urls: tuple[Address, ...] = ()
+    validity_is_taken: bool = False
     midnight_is_date: bool = False
 
     @model_validator(mode="before")

@@ -29,10 +29,12 @@ class _Extension(msgspec.Struct):
 @dataclass(frozen=True)
 class Dialect:
     """`base_urls`: those of the server that the resources are from, each ending in a slash; none where that is not
-    known. `known_modifiers`: the URLs of modifier extensions that change nothing of what is read (TIME rule 17)."""
+    known. `known_modifiers`: the URLs of modifier extensions that change nothing of what is read (TIME rule 17).
+    `validity_is_taken`: an order's validityPeriod is when it is taken, where its dosage has no boundsPeriod."""
 
     base_urls: tuple[str, ...] = ()
     known_modifiers: frozenset[str] = frozenset()
+    validity_is_taken: bool = False
 
     def read(self, resource: Any, line: bytes) -> None:
         """Take out of a resource what is to be left out. Raises Unusable when its subject is on another server, and
@@ -41,6 +43,8 @@ class Dialect:
             self._drop_known_modifiers(resource)
         if self.base_urls and _ABSOLUTE.search(line):
             self._drop_foreign_references(resource)
+        if self.validity_is_taken and isinstance(resource, fhir.MedicationRequest):
+            _bound_by_validity(resource)
 
     def _drop_known_modifiers(self, resource: Any) -> None:
         parts = (*getattr(resource, "component", ()), *getattr(resource, "dosage_instruction", ()))
@@ -71,7 +75,16 @@ def dialect_of(source: Source) -> Dialect:
     return Dialect(
         base_urls=tuple(f"{url.rstrip('/')}/" for url in urls if url),
         known_modifiers=frozenset(source.known_modifiers),
+        validity_is_taken=source.validity_is_taken,
     )
+
+
+def _bound_by_validity(order: fhir.MedicationRequest) -> None:
+    validity = order.dispense_request.validity_period if order.dispense_request else None
+    timings = [dosage.timing for dosage in order.dosage_instruction if dosage.timing]
+    if validity and not any(timing.repeat and timing.repeat.bounds_period for timing in timings):
+        bounds = fhir.Dosage(timing=fhir.Timing(repeat=fhir.TimingRepeat(bounds_period=validity)))
+        order.dosage_instruction = (*order.dosage_instruction, bounds)
 
 
 def _references(resource: Any) -> Iterator[fhir.Reference]:

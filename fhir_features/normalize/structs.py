@@ -212,6 +212,7 @@ class Dosage(Element):
 class DispenseRequest(Element):
     number_of_repeats_allowed: Integer | None = None
     expected_supply_duration: Quantity | None = None
+    validity_period: Period | None = None
 
 
 class MedicationRequest(Resource, tag="MedicationRequest"):

@@ -1,7 +1,7 @@
 """Versions against a reference in plain Python: any arrival of versions gives the intervals that TIME rules 6 to 13 say.
 
 Each case is a handful of resources whose versions arrive over several runs, out of order, repeated, corrected, withdrawn,
-unreadable, with and without issued, early and late. The reference keeps lists and looks at
+deleted, unreadable, with and without issued, early and late. The reference keeps lists and looks at
 everything at the end, so the order in which runs come must not matter but for the times of receipt.
 """
 
@@ -21,11 +21,12 @@ from fhir_features.normalize import normalize
 
 START = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
+DELETED = "DELETED"
 
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a resource as a server has it; hours count from START."""
+    """One version of a resource as a server has it, or its deletion; hours count from START."""
 
     resource: str
     number: int
@@ -34,14 +35,23 @@ class Version:
     status: str
     readable: bool
 
-    def as_fhir(self) -> dict[str, Any]:
-        return observation(
+    @property
+    def name(self) -> tuple[int | str, ...]:
+        """What it is known by: deletions have no version of their own."""
+        return ("deleted", self.updated) if self.status == DELETED else (self.number,)
+
+    def as_entry(self) -> dict[str, Any]:
+        if self.status == DELETED:
+            url = f"Observation/{self.resource}"
+            return {"request": {"method": "DELETE", "url": url}, "response": {"lastModified": _text(self.updated)}}
+        resource = observation(
             self.resource,
             meta={"versionId": str(self.number), "lastUpdated": _text(self.updated)},
             status=self.status,
             valueQuantity={"value": self.number if self.readable else "x"},
-            **({"issued": None} if self.issued is None else {"issued": _text(self.issued)}),
+            issued=None if self.issued is None else _text(self.issued),
         )
+        return {"resource": {key: value for key, value in resource.items() if value is not None}}
 
 
 @dataclass
@@ -58,7 +68,7 @@ def reference(runs: list[list[Version]]) -> list[tuple[str, str, dt.datetime, dt
         received = _received(number)
         for version in run:
             others = held.setdefault(version.resource, [])
-            if all(other.version.number != version.number for other in others):
+            if all(other.version.name != version.name for other in others):
                 others.append(Held(version, received, received))
     answer = []
     for versions in held.values():
@@ -68,14 +78,14 @@ def reference(runs: list[list[Version]]) -> list[tuple[str, str, dt.datetime, dt
         for one in versions:
             later = [other.known_at for other in versions if _order(other) > _order(one)]
             known_to = min(later, default=None)
-            if one.version.readable and (known_to is None or known_to > one.known_at):
+            if one.version.readable and one.version.status != DELETED and (known_to is None or known_to > one.known_at):
                 answer.append((one.version.resource, str(one.version.number), one.known_at, known_to))
     return sorted(answer, key=lambda row: row[:2])
 
 
 def _known(version: Version, *, witnessed: bool) -> dt.datetime:
     updated = START + dt.timedelta(hours=version.updated)
-    if witnessed or not version.readable or version.issued is None:
+    if witnessed or not version.readable or version.status == DELETED or version.issued is None:
         return updated
     issued = START + dt.timedelta(hours=version.issued)
     if version.status in ("corrected", "amended", "appended", "entered-in-error") or updated > issued + DAY:
@@ -84,7 +94,8 @@ def _known(version: Version, *, witnessed: bool) -> dt.datetime:
 
 
 def _order(held: Held) -> tuple[Any, ...]:
-    return held.version.updated, held.version.number, held.received
+    deleted = held.version.status == DELETED
+    return held.version.updated, deleted, 0 if deleted else held.version.number, held.received
 
 
 def _received(run: int) -> dt.datetime:
@@ -98,7 +109,9 @@ def _text(hours: int) -> str:
 @st.composite
 def arrivals(draw: st.DrawFn) -> list[list[Version]]:
     """Runs of versions; a version may come in several runs, in any order."""
-    statuses = st.sampled_from(["preliminary", "final", "corrected", "amended", "appended", "entered-in-error"])
+    statuses = st.sampled_from(
+        ["preliminary", "final", "corrected", "amended", "appended", "entered-in-error", DELETED]
+    )
     versions = [
         Version(
             f"o{resource}",
@@ -120,8 +133,7 @@ def test_intervals_are_those_of_the_reference(runs: list[list[Version]]) -> None
     with TemporaryDirectory() as folder:
         config = warehouse(Path(folder))
         for number, run in enumerate(runs):
-            lines = [{k: v for k, v in version.as_fhir().items() if v is not None} for version in run]
-            land(config, lines, _received(number))
+            land(config, [version.as_entry() for version in run], _received(number), format="bundle")
         normalize(config)
         sql = """
 SELECT resource_id, split_part(version, '~', 1), known_at, known_to

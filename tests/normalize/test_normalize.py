@@ -164,6 +164,23 @@ def test_durations_of_an_order_are_in_days(tmp_path: Path) -> None:
     assert rows(config, "SELECT dosage_days, supply_days, repeats FROM medication_requests") == [(14.0, 30.0, 3)]
 
 
+@pytest.mark.parametrize(("taken", "end"), [(False, None), (True, at("2024-06-01 00:00"))])
+def test_the_validity_of_an_order_is_when_it_is_taken_only_where_the_source_says_so(
+    tmp_path: Path, taken: bool, end: Any
+) -> None:
+    validity = {"start": "2024-03-06T00:00:00Z", "end": "2024-06-01T00:00:00Z"}
+    dosed = {"timing": {"repeat": {"boundsPeriod": {"end": "2024-04-01T00:00:00Z"}}}}
+    config = _normalized(
+        tmp_path,
+        _order("undosed", dispenseRequest={"validityPeriod": validity}),
+        _order("dosed", dispenseRequest={"validityPeriod": validity}, dosageInstruction=[dosed]),
+        validity_is_taken=taken,
+    )
+    # The bounds are of how it stands now; the state before is the order as ordered.
+    sql = "SELECT resource_id, bounds_end FROM medication_requests WHERE state = 1 ORDER BY resource_id"
+    assert rows(config, sql) == [("dosed", at("2024-04-01 00:00")), ("undosed", end)]
+
+
 def test_an_age_at_onset_counts_from_the_birth_date(tmp_path: Path) -> None:
     condition = {
         "resourceType": "Condition",
