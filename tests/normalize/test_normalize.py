@@ -212,13 +212,14 @@ def test_a_result_that_moves_to_another_patient_leaves_the_first(tmp_path: Path)
     assert rows(config, closed) == [("p1", "subject-changed", "2", True)]
 
 
-def test_a_new_resource_of_an_incremental_pull_is_witnessed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("history", [False, True])
+def test_a_new_resource_of_an_incremental_pull_is_witnessed(tmp_path: Path, history: bool) -> None:
     config = warehouse(tmp_path)
     line = observation(meta={"versionId": "1", "lastUpdated": "2024-03-19T14:00:00Z"})
-    land(config, [line], RECEIVED, since=at("2024-03-18 00:00"))
+    land(config, [line], RECEIVED, since=at("2024-03-18 00:00"), history=history)
     normalize(config)
     assert rows(config, "SELECT known_at, known_at_source FROM observations") == [
-        (at("2024-03-19 14:00"), "last_updated")
+        (at("2024-03-19 14:00"), "history" if history else "last_updated")
     ]
 
 
