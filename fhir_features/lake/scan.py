@@ -73,6 +73,6 @@ WITH seen AS (
 SELECT
   site,
   resource_type,
-  coalesce(min(watermark) FILTER (WHERE kind = 'search'), max(watermark)) AS watermark
+  coalesce(min(watermark) FILTER (WHERE kind <> 'files'), max(watermark)) AS watermark
 FROM seen
 GROUP BY ALL""")
