@@ -63,7 +63,12 @@ class _Search:
         self._source = source
         self._base = source.base_url.rstrip("/")
         self._run = run
-        self._last_runs = {resource_type: past for past in earlier for resource_type in past.types}
+        self._last_runs = {
+            resource_type: past
+            for past in earlier
+            for resource_type in source.resource_types
+            if resource_type in past.types and self._covers(resource_type, past.types[resource_type])
+        }
         self._client = client
         self._progress = progress
 
@@ -71,7 +76,7 @@ class _Search:
         parts = self._parts(resource_type)
         states = [self._read(part) for part in parts]
         return LandedType(
-            request=states[0].request,
+            request=states[0].request | self._split(resource_type),
             since=states[0].since,
             watermark=min(state.watermark for state in states if state.watermark),
             complete=all(state.complete for state in states),
@@ -80,6 +85,19 @@ class _Search:
             pages=sum(state.pages for state in states),
             warnings=tuple(dict.fromkeys(warning for state in states for warning in state.warnings)),
         )
+
+    def _split(self, resource_type: ResourceType) -> dict[str, str]:
+        """How the searches for a type are narrowed, for the record."""
+        categories = ",".join(self._source.categories.get(resource_type, ()))
+        of_patients = {"patient": "each"} if resource_type in self._source.per_patient else {}
+        return of_patients | ({"category": categories} if categories else {})
+
+    def _covers(self, resource_type: ResourceType, before: LandedType) -> bool:
+        """Whether an earlier run asked for all that is asked for now; else only a new reading can be whole."""
+        categories = set(self._source.categories.get(resource_type, ()))
+        asked = set(before.request["category"].split(",")) if "category" in before.request else None
+        of_patients = "patient" not in before.request or resource_type in self._source.per_patient
+        return of_patients and (asked is None or (bool(categories) and categories <= asked))
 
     def _parts(self, resource_type: ResourceType) -> list[_Part]:
         """What is to be read of a type: what has changed, and all of patients who were not asked about before."""
@@ -208,7 +226,7 @@ class _Search:
         if state.watermark is None:
             state.watermark = min(asked_at, answer.date or asked_at)
         if not state.scan_pages:
-            _notice_full_read(state, page)
+            _notice_what_was_ignored(state, page, only)
         for remark in page.remarks:
             state.warn(remark)
         if page.beyond:
@@ -315,10 +333,13 @@ def _in_utc(instant: dt.datetime) -> str:
     return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _notice_full_read(state: TypeState, page: Page) -> None:
+def _notice_what_was_ignored(state: TypeState, page: Page, only: Mapping[str, str]) -> None:
     # A server says in the self link which parameters it honoured: https://hl7.org/fhir/R4/search.html#conformance
-    if "_lastUpdated" not in state.request or page.self_url is None:
+    if page.self_url is None:
         return
-    if "_lastUpdated" not in parse_qs(urlsplit(page.self_url).query):
+    honoured = parse_qs(urlsplit(page.self_url).query)
+    if "_lastUpdated" in state.request and "_lastUpdated" not in honoured:
         state.warn("the server ignored _lastUpdated, so everything was read again")
         state.since = None
+    for parameter in sorted(only.keys() - honoured.keys()):
+        state.warn(f"the server ignored {parameter}, so each search for it gave everything")

@@ -192,6 +192,37 @@ def test_each_category_is_searched_and_what_is_in_two_is_landed_once(server, war
     assert {each["_lastUpdated"] for each in asked(server, "Observation")} == {f"ge{SINCE}"}
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "asked_for_changes"),
+    [
+        (
+            'categories = { Observation = ["laboratory"] }',
+            'categories = { Observation = ["laboratory", "exam"] }',
+            False,
+        ),
+        ('categories = { Observation = ["laboratory"] }', "", False),
+        ('categories = { Observation = ["laboratory", "exam"] }', 'categories = { Observation = ["exam"] }', True),
+        ("", 'categories = { Observation = ["exam"] }', True),
+        (PER_PATIENT, "", False),
+        ("", PER_PATIENT, True),
+    ],
+)
+def test_what_was_not_asked_for_before_is_read_whole(server, ward, before, after, asked_for_changes):
+    server.resources = [resource("Patient", 0), result(0, 0)]
+    pulled(ward("history = false", before))
+    server.requests.clear()
+    pulled(ward("history = false", after))
+    assert {"_lastUpdated" in each for each in asked(server, "Observation")} == {asked_for_changes}
+
+
+def test_a_server_that_ignores_how_a_search_is_narrowed_is_told_of(server, ward):
+    server.resources = [resource("Patient", 0), result(0, 0), result(1, 1)]
+    server.kept_parameters = lambda parameters: {k: v for k, v in parameters.items() if k != "patient"}
+    run = pulled(ward(PER_PATIENT))
+    assert landed(run) == server.resources
+    assert run.types["Observation"].warnings == ("the server ignored patient, so each search for it gave everything",)
+
+
 def test_a_server_that_refuses_last_updated_is_read_whole(server, ward):
     server.resources = [resource("Patient", 0), result(0, 0)]
     config = ward("history = false")

@@ -159,6 +159,7 @@ def test_the_next_pull_asks_for_what_changed_since_the_watermark_less_the_overla
 @pytest.mark.parametrize("date", ["Fri, 01 Jan 2100 00:00:00 GMT", "no date"])
 def test_the_watermark_is_never_later_than_our_own_kick_off(server, searching, date):
     server.date = date
+    server.resources = [resource("Patient", 1, updated="2100-01-01T00:00:00.000Z")]
     before = dt.datetime.now(dt.UTC)
     run = pulled(searching())
     assert before <= run.types["Patient"].watermark <= run.finished_at
