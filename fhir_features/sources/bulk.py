@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fhir_features.config import Source
 from fhir_features.errors import SourceIncomplete, SourceNotFhir
 from fhir_features.sources.bulk_checkpoint import ExportCheckpoint, ExportState
-from fhir_features.sources.bulk_export import Expired, Exporter, Plan
+from fhir_features.sources.bulk_export import Expired, Exporter, Plan, filters_in
 from fhir_features.sources.bulk_files import FileReader, Lines
 from fhir_features.sources.bulk_manifest import ExportedFile, remarks
 from fhir_features.sources.bulk_results import Download, export_warnings, is_asked_for, type_results
@@ -97,7 +97,10 @@ class _Bulk:
         """The instant from which on a type is asked for; null for all of it."""
         if self._is_group and resource_type == "Patient":
             return None
-        seen = [run.types[resource_type] for run in earlier if resource_type in run.types]
+        # What other filters let through says nothing about these.
+        filters = self._source.filters(resource_type)
+        types = [run.types[resource_type] for run in earlier if resource_type in run.types]
+        seen = [each for each in types if filters_in(each.request, resource_type) == filters]
         # A type of which nothing ever came may have been hidden: with the scope for it, its history would come too.
         whole = [each.watermark for each in seen if each.complete] if any(each.entries for each in seen) else []
         if not whole:

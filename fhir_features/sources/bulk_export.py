@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode, urljoin
 
@@ -155,6 +155,12 @@ class Exporter:
                 "or take a smaller group"
             )
         return SourceNotFhir(f"{told}: the server {what}; correct 'base_url' and 'level', or see its documentation")
+
+
+def filters_in(parameters: Mapping[str, str], resource_type: str) -> tuple[str, ...]:
+    """The filters of one type among the parameters of a kick-off."""
+    named = (each.partition("?") for each in parameters.get("_typeFilter", "").split(","))
+    return tuple(one for name, _, one in named if name == resource_type)
 
 
 def export_url(source: Source) -> str:

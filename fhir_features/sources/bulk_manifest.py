@@ -149,4 +149,4 @@ def _remark(issue: _Issue, asked: Sequence[str]) -> Remark:
     severity, code = clean_code(issue.severity), clean_code(issue.code)
     texts = " ".join(str(text) for text in (issue.diagnostics, issue.details, issue.expression, issue.location))
     named = tuple(each for each in asked if re.search(rf"\b{each}\b", texts))
-    return Remark(f"{severity} {code}", severity not in ("warning", "information"), named)
+    return Remark(f"{severity} {code}", severity not in ("success", "information", "warning"), named)

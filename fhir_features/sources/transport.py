@@ -135,8 +135,9 @@ class Transport:
 
         Raises SourceUnreachable when the last attempt broke off, and what the attempt raises.
         """
-        tries = 0
+        attempts, tries = 0, 0
         while True:
+            attempts += 1
             response, fault = None, ""
             try:
                 response = attempt()
@@ -148,7 +149,7 @@ class Transport:
                 return response
             if tries >= TRIES:
                 raise self.unreachable(fault, url)
-            self.pause(tries, {} if response is None else response.headers)
+            self.pause(attempts, {} if response is None else response.headers)
 
     def unreachable(self, fault: str, url: str) -> SourceUnreachable:
         """The error for a fault that stayed, such as `HTTP 503`."""

@@ -360,10 +360,17 @@ def test_a_file_that_never_comes_whole_is_landed_as_far_as_it_goes_and_keeps_the
 
 
 def test_a_file_that_cannot_be_had_now_leaves_the_export_to_the_next_pull(held, exporting):
+    def sign(job: Job) -> None:
+        for file in job.manifest["output"]:
+            file["url"] += "?signature=canary"
+
+    held.change = sign
     held.before = lambda request: Reply(status=503) if request.path.endswith("Observation-20") else None
     config = exporting()
-    with pytest.raises(SourceUnreachable, match="HTTP 503 at"):
+    with pytest.raises(SourceUnreachable, match="HTTP 503 at") as raised:
         pull(config)
+    written = [path.read_bytes() for path in config.warehouse.path.rglob("*") if path.is_file()]
+    assert not [text for text in [*written, str(raised.value).encode()] if b"canary" in text]
     assert (runs(config), held.asked("DELETE")) == ([], [])
     held.before = lambda request: None
     before = len(held.server.requests)
@@ -426,7 +433,7 @@ def test_a_fault_while_an_export_is_begun_or_waited_for_is_outlasted(held, expor
 
 
 def test_a_server_that_is_busy_is_waited_for_until_the_deadline_and_not_only_some_times(held, exporting):
-    busy = iter([Reply(status=429)] * 20)
+    busy = iter([Reply(status=429, headers={"Retry-After": "0"})] * 20)
     held.before = lambda request: next(busy, None)
     held.polls = 20
     assert landed(pulled(exporting())) == RESOURCES
@@ -638,6 +645,16 @@ def test_filters_are_asked_for_and_what_a_server_sends_against_them_is_left_out(
     assert [each["id"] for each in landed(run)] == ["patient-1", "observation-1"]
     assert run.types["Observation"].warnings == ("the server did not heed _typeFilter: 2 of 3 resources were left out",)
     assert run.warnings == ()
+
+
+def test_what_came_through_other_filters_does_not_count(held, exporting):
+    pull(exporting('type_filters = { Observation = ["status=final"] }'))
+    run = pulled(exporting())
+    assert [(job.parameters["_type"], "_since" in job.parameters) for job in held.jobs[1:]] == [
+        ("Observation", False),
+        ("Patient", True),
+    ]
+    assert run.types["Observation"].entries == 25
 
 
 def test_a_filter_that_cannot_be_checked_here_is_said(held, exporting):
