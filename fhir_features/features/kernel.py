@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fhir_features.features.exact import limbs
 from fhir_features.features.nodes import Window
 
 Array = np.ndarray[Any, Any]
@@ -103,6 +104,11 @@ class RowSet:
             self._ordered[name] = self.columns.column(name)[self._order]
         return self._ordered[name]
 
+    @cached_property
+    def limbs(self) -> tuple[Array, ...]:
+        """The column `value` as limbs (`exact`)."""
+        return limbs(self.column("value"))
+
     def words(self, name: str) -> pa.Array:
         """The distinct words of a text column, in alphabetical order."""
         return self.columns.words(name)
@@ -137,10 +143,18 @@ class Pairs:
         sees = (rows.column("visible_from")[row] <= k) & (k < rows.column("visible_to")[row])
         self._seen_before = running_total(sees)
         self.rows, self.question = row[sees], question[sees]
+        self._columns: dict[str, Array] = {}
 
     def column(self, name: str) -> Array:
         """A column of the rows, for each pair."""
-        return self.row_set.column(name)[self.rows]
+        if name not in self._columns:
+            self._columns[name] = self.row_set.column(name)[self.rows]
+        return self._columns[name]
+
+    @cached_property
+    def limbs_before(self) -> tuple[Array, ...]:
+        """The running total of each limb of the column `value`."""
+        return tuple(running_total(limb[self.rows]) for limb in self.row_set.limbs)
 
     @property
     def t(self) -> Array:
@@ -151,6 +165,7 @@ class Pairs:
         """Drop the pairs that a filter leaves out; `seen` afterwards knows only the others."""
         self._seen_before = running_total(kept)[self._seen_before]
         self.rows, self.question = self.rows[kept], self.question[kept]
+        self._columns.clear()
 
     def seen(self, first: Array, last: Array) -> Seen:
         """What is seen of the rows from `first` up to `last`, a range within each question's own."""

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fhir_features.features.exact import as_doubles, limbs
+from fhir_features.features.exact import as_doubles
 from fhir_features.features.kernel import NEVER, Array, Seen, expand
 from fhir_features.features.nodes import Kind, Window
 
@@ -71,7 +71,7 @@ def _max(seen: Seen, window: Window) -> Computed:
 
 
 def _totals(seen: Seen) -> tuple[Array, Array, Array]:
-    high, middle, low = (seen.total(limb) for limb in limbs(_values(seen)))
+    high, middle, low = (before[seen.last] - before[seen.first] for before in seen.pairs.limbs_before)
     return high, middle, low
 
 
