@@ -89,7 +89,7 @@ def make_lake(folder: Path, case: Case) -> None:
     bucket = bucket_sql("'north'", "patient_id", BUCKETS)
     order = "hash(n)" if case.shuffled else "bucket, patient_id, code_id, effective_at"
     with writing(folder / "lake", buckets=BUCKETS) as con, commit(con, "benchmark") as seq:
-        con.execute("SET memory_limit = '6GB'; SELECT setseed(0.42)")
+        con.execute("SET memory_limit = '12GB'; SELECT setseed(0.42)")
         con.execute(f"""
 CREATE TEMP TABLE drawn AS
 SELECT
