@@ -21,19 +21,20 @@ WITH versions_of_it AS (
   SELECT v.{key}, s.{new} AS {value}, {latest} AS latest
   FROM {staged} s
   JOIN new_versions v USING (row_no)
+  SEMI JOIN of_conditions USING ({key})
   UNION ALL
   SELECT v.{key}, h.{held}, {latest}
-  FROM lake.{table} h
+  FROM (
+    SELECT site, resource_id, version, {held}
+    FROM lake.{table}
+    SEMI JOIN of_conditions USING ({key})
+    WHERE site = {site} AND state = 1
+  ) h
   JOIN lake.versions v USING (site, resource_id, version)
-  WHERE h.site = {site} AND h.state = 1 AND v.resource_type = '{resource_type}'
+  WHERE v.resource_type = '{resource_type}'
 )
 SELECT {key}, arg_max_null({value}, latest) AS {value}
 FROM versions_of_it
-SEMI JOIN (
-  SELECT v.patient_id, c.encounter_id AS resource_id
-  FROM staged_conditions c
-  JOIN new_versions v USING (row_no)
-) USING ({key})
 GROUP BY {key}"""
 
 # When a result was first reported, by the reports that are held or have come in this run. A report that names a panel
@@ -95,6 +96,11 @@ GROUP BY ALL"""
 def create_context(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
     """Make `birth_dates`, `encounter_starts`, `encounter_ends` and `encounter_diagnoses` for conditions,
     `report_issues` for results, and `provenance_dates` for whatever Provenances are about."""
+    con.execute("""
+CREATE TEMP TABLE of_conditions AS
+SELECT DISTINCT v.patient_id, c.encounter_id AS resource_id
+FROM staged_conditions c
+JOIN new_versions v USING (row_no)""")
     for name, resource_type, key, new, held, value in (
         ("birth_dates", "Patient", "patient_id", "birth_date", "birth_date", "birth_date"),
         ("encounter_starts", "Encounter", "resource_id", "start_first", "start_at", "start_at"),

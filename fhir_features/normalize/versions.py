@@ -12,32 +12,49 @@ import duckdb
 from fhir_features.lake import bucket_sql, literal
 from fhir_features.sources import LandedRun
 
-# All versions of the resources that a run touches, as far as they differ: versionId proves nothing, so a version is
+_RECEIVED = """
+CREATE OR REPLACE TEMP VIEW received_versions AS
+SELECT
+  resource_type, resource_id, version_id, outcome, withdrawn, patient_id, last_updated,
+  CASE WHEN regexp_full_match(version_id, '\\d{{1,18}}') THEN version_id::BIGINT END AS version_number,
+  received_at, content_hash, row_no, {source} AS source, {run_id} AS run_id, false AS is_held,
+  list_contains({backfills}, file_no) AS backfilled, system,
+  CASE WHEN p.history AND NOT backfilled AND last_updated IS NOT NULL THEN -row_no END AS history_place,
+  version_id IS NULL AND last_updated IS NULL AS anonymous
+FROM staged_versions
+LEFT JOIN pulled_types p USING (resource_type)
+WHERE outcome <> 'quarantined' OR version_id IS NOT NULL OR last_updated IS NOT NULL"""
+
+_HELD = """
+CREATE TEMP TABLE held_versions AS
+SELECT h.* EXCLUDE (site, store_seq) RENAME (witnessed AS was_witnessed), true AS is_held,
+  version_id IS NULL AND last_updated IS NULL AS anonymous
+FROM lake.versions h
+SEMI JOIN staged_versions USING (resource_type, resource_id)
+WHERE h.site = {site}
+QUALIFY row_number() OVER (PARTITION BY source, run_id, row_no ORDER BY store_seq DESC) = 1"""
+
+# The resources that have several versions. The others, in a first load nearly all, need no order.
+_CROWDED = """
+CREATE TEMP TABLE crowded AS
+SELECT resource_type, resource_id
+FROM (
+  SELECT resource_type, resource_id
+  FROM received_versions
+  UNION ALL
+  SELECT resource_type, resource_id
+  FROM held_versions
+)
+GROUP BY ALL
+HAVING count(*) > 1"""
+
+# All versions of the resources that have several, as far as they differ: versionId proves nothing, so a version is
 # what versionId and lastUpdated say together, and where lastUpdated says nothing its content. Where a version was read
 # twice, the reading that could be normalized counts. One that says neither is compared with its predecessor below.
 _CANDIDATES = """
 CREATE OR REPLACE TEMP TABLE candidate_versions AS
-WITH held AS (
-  SELECT h.* EXCLUDE (site, store_seq) RENAME (witnessed AS was_witnessed), true AS is_held
-  FROM lake.versions h
-  SEMI JOIN staged_versions s USING (resource_type, resource_id)
-  WHERE h.site = {site}
-  QUALIFY row_number() OVER (PARTITION BY source, run_id, row_no ORDER BY store_seq DESC) = 1
-),
-received AS (
-  SELECT
-    resource_type, resource_id, NULL AS version, version_id, outcome, withdrawn, NULL AS bucket, patient_id,
-    NULL AS states, NULL AS known_at, last_updated,
-    CASE WHEN regexp_full_match(version_id, '\\d{{1,18}}') THEN version_id::BIGINT END AS version_number,
-    received_at, content_hash, row_no, {source} AS source, {run_id} AS run_id, false AS is_held,
-    list_contains({backfills}, file_no) AS backfilled, system,
-    CASE WHEN p.history AND NOT backfilled AND last_updated IS NOT NULL THEN -row_no END AS history_place
-  FROM staged_versions
-  LEFT JOIN pulled_types p USING (resource_type)
-  WHERE outcome <> 'quarantined' OR version_id IS NOT NULL OR last_updated IS NOT NULL
-)
-SELECT *, version_id IS NULL AND last_updated IS NULL AS anonymous
-FROM (FROM held UNION ALL BY NAME FROM received)
+FROM (FROM held_versions UNION ALL BY NAME FROM received_versions)
+SEMI JOIN crowded USING (resource_type, resource_id)
 QUALIFY anonymous OR row_number() OVER (
   PARTITION BY resource_type, resource_id, version_id, last_updated,
     CASE WHEN last_updated IS NULL THEN content_hash END
@@ -85,8 +102,7 @@ named AS (
     * REPLACE (
       CASE
         WHEN is_held THEN version
-        WHEN anonymous THEN concat('~', epoch_us(received_at), '~', row_no)
-        WHEN version_id IS NULL THEN concat('~', epoch_us(last_updated), '~', content_hash)
+        WHEN version_id IS NULL THEN {unnumbered}
         WHEN row_number() OVER (PARTITION BY resource_type, resource_id, version_id ORDER BY is_held DESC, row_no) = 1
         THEN version_id
         ELSE concat(version_id, '~', epoch_us(last_updated), '~', content_hash)
@@ -108,17 +124,42 @@ WINDOW beginnings AS (
   ORDER BY era, anonymous DESC, {beginnings}
 )"""
 
+_ALONE = """
+INSERT INTO ordered_versions BY NAME
+SELECT
+  r.* EXCLUDE (backfilled),
+  coalesce(version_id, {unnumbered}) AS version,
+  1 AS place,
+  1 AS versions,
+  (last_updated > p.since AND NOT backfilled) IS TRUE AS witnessed
+FROM received_versions r
+ANTI JOIN crowded USING (resource_type, resource_id)
+LEFT JOIN pulled_types p USING (resource_type)"""
+
+# What a version without a versionId is called.
+_UNNUMBERED = """CASE
+          WHEN last_updated IS NULL THEN concat('~', epoch_us(received_at), '~', row_no)
+          ELSE concat('~', epoch_us(last_updated), '~', content_hash)
+        END"""
+
 
 def order_versions(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
     """Make `ordered_versions`, and of them `new_versions`."""
     con.execute("CREATE TEMP TABLE pulled_types (resource_type VARCHAR, since TIMESTAMPTZ, history BOOLEAN)")
     for resource_type, landed in run.types.items():
         con.execute("INSERT INTO pulled_types VALUES (?, ?, ?)", [resource_type, landed.since, landed.history])
-    where = {"site": literal(run.site), "source": literal(run.source), "run_id": literal(run.run_id)}
     backfills = [file_no for file_no, file in enumerate(run.files) if file.backfill]
-    con.execute(_CANDIDATES.format(**where, backfills=f"{backfills}::INTEGER[]"))
-    con.execute(_ORDERED.format(beginnings=_BEGINNINGS))
-    con.execute("CREATE TEMP TABLE new_versions AS\nFROM ordered_versions\nWHERE NOT is_held")
+    given = {
+        "site": literal(run.site),
+        "source": literal(run.source),
+        "run_id": literal(run.run_id),
+        "backfills": f"{backfills}::INTEGER[]",
+        "beginnings": _BEGINNINGS,
+        "unnumbered": _UNNUMBERED,
+    }
+    for statement in (_RECEIVED, _HELD, _CROWDED, _CANDIDATES, _ORDERED, _ALONE):
+        con.execute(statement.format(**given))
+    con.execute("CREATE OR REPLACE TEMP VIEW new_versions AS\nFROM ordered_versions\nWHERE NOT is_held")
 
 
 # Each state of a version is closed by whichever of the versions after it was known first, unless a closing is held
