@@ -32,6 +32,7 @@ from fhir_features.normalize.supporting import (
     diagnostic_report_rows,
     provenance_rows,
 )
+from fhir_features.normalize.values import VALUE_COLUMNS, value_row
 
 Row = tuple[Any, ...]
 Columns = tuple[tuple[str, pa.DataType], ...]
@@ -53,25 +54,7 @@ OBSERVATION_COLUMNS: Columns = (
     ("device_id", _TEXT),
     ("derived_from", _TEXTS),
     ("members", _TEXTS),
-    ("code_id", _INT),
-    ("code_text", _TEXT),
-    ("value_type", _TEXT),
-    ("value_number", _NUMBER),
-    ("value_comparator", _TEXT),
-    ("unit_id", _INT),
-    ("value_code_id", _INT),
-    ("value_string", _TEXT),
-    ("value_boolean", _FLAG),
-    ("value_start_text", _TEXT),
-    ("value_end_text", _TEXT),
-    ("value_low", _NUMBER),
-    ("value_high", _NUMBER),
-    ("value_json", _TEXT),
-    ("absent_reason", _TEXT),
-    ("interpretations", _TEXTS),
-    ("reference_low", _NUMBER),
-    ("reference_high", _NUMBER),
-    ("reference_text", _TEXT),
+    *VALUE_COLUMNS,
 )
 CONDITION_COLUMNS: Columns = (
     ("row_no", _INT),
@@ -147,7 +130,6 @@ _ENCOUNTER_STATUS = frozenset(
 # https://hl7.org/fhir/R4/valueset-diagnosis-role.html
 _ADMISSION = "AD"
 _MOST_COMPONENTS = 65_535
-_COMPARATORS = frozenset({None, "<", "<=", ">=", ">"})
 
 
 def observation_rows(o: fhir.Observation, row_no: int, dictionary: Dictionary) -> list[Row]:
@@ -170,15 +152,15 @@ def observation_rows(o: fhir.Observation, row_no: int, dictionary: Dictionary) -
         [local_id(member, "Observation") for member in o.has_member],
     )
     if not o.component:
-        return [(row_no, 0, *shared, *_valued(o, "$", dictionary))]
+        return [(row_no, 0, *shared, *value_row(o, "$", dictionary))]
     if len(o.component) > _MOST_COMPONENTS:
         raise Unusable("value", "$.component", f"it has more than {_MOST_COMPONENTS} components")
-    rows = [(row_no, 0, *shared, *_valued(o, "$", dictionary))]
+    rows = [(row_no, 0, *shared, *value_row(o, "$", dictionary))]
     for number, component in enumerate(o.component, start=1):
         path = f"$.component[{number - 1}]"
         if component.modifier_extension:
             raise Unusable("modifier-extension", f"{path}.modifierExtension", "a modifier extension is not understood")
-        rows.append((row_no, number, *shared, *_valued(component, path, dictionary)))
+        rows.append((row_no, number, *shared, *value_row(component, path, dictionary)))
     return rows
 
 
@@ -300,7 +282,7 @@ RAW_TABLES: dict[str, RawTable] = {
 }
 
 
-_NO_PERIOD, _NO_RANGE = fhir.Period(), fhir.Range()
+_NO_PERIOD = fhir.Period()
 
 
 def arrow_table(columns: Columns, rows: Sequence[Row]) -> pa.Table:
@@ -322,93 +304,6 @@ def _effective(o: fhir.Observation) -> tuple[str | None, str | None]:
         (timing[0] if timing else None, "$.effectiveTiming.event[0]"),
     )
     return next(((text, path) for text, path in choices if text is not None), (None, None))
-
-
-def _valued(v: fhir.Valued, path: str, dictionary: Dictionary) -> Row:
-    """The columns from code_id on: what the Observation itself and a component share."""
-    value_type = _value_type(v, path)
-    quantity = v.value_quantity
-    if quantity is not None and quantity.comparator not in _COMPARATORS:
-        raise Unusable("code", f"{path}.valueQuantity.comparator", "its comparator is none of FHIR R4's")
-    number = quantity.value if quantity else v.value_integer
-    period = v.value_period or _NO_PERIOD
-    bounds = v.value_range or _NO_RANGE
-    ranged = _normal_range(v.reference_range) if v.reference_range else None
-    kept = bytes(v.value_ratio) or bytes(v.value_sampled_data)
-    return (
-        dictionary.code_id(v.code),
-        v.code.text if v.code else None,
-        value_type,
-        number,
-        quantity.comparator if quantity else None,
-        dictionary.unit_id(quantity or bounds.low or bounds.high),
-        dictionary.code_id(v.value_codeable_concept),
-        _value_text(v),
-        v.value_boolean,
-        v.value_date_time or period.start,
-        v.value_date_time or period.end,
-        bounds.low.value if bounds.low else None,
-        bounds.high.value if bounds.high else None,
-        kept.decode() or None,
-        code(v.data_absent_reason),
-        codes(v.interpretation) if v.interpretation else (),
-        _limit(ranged.low, quantity) if ranged else None,
-        _limit(ranged.high, quantity) if ranged else None,
-        ranged.text if ranged else None,
-    )
-
-
-_VALUE_TYPES = (
-    "Quantity", "CodeableConcept", "string", "boolean", "integer", "Range", "Ratio", "SampledData", "time", "dateTime",
-    "Period",
-)  # fmt: skip
-
-
-def _value_type(v: fhir.Valued, path: str) -> str | None:
-    values = (
-        v.value_quantity,
-        v.value_codeable_concept,
-        v.value_string,
-        v.value_boolean,
-        v.value_integer,
-        v.value_range,
-        None if v.value_ratio is fhir.ABSENT else v.value_ratio,
-        None if v.value_sampled_data is fhir.ABSENT else v.value_sampled_data,
-        v.value_time,
-        v.value_date_time,
-        v.value_period,
-    )
-    absent = values.count(None)
-    if absent == len(values) - 1 and values[0] is not None:
-        return "Quantity"
-    present = [name for name, value in zip(_VALUE_TYPES, values, strict=True) if value is not None]
-    if len(present) > 1:
-        raise Unusable("value", f"{path}.value[x]", f"it has {len(present)} values: {', '.join(present)}")
-    return present[0] if present else None
-
-
-def _value_text(v: fhir.Valued) -> str | None:
-    if v.value_codeable_concept is not None:
-        return v.value_codeable_concept.text
-    return v.value_string if v.value_string is not None else v.value_time
-
-
-def _normal_range(ranges: Sequence[fhir.ReferenceRange]) -> fhir.ReferenceRange | None:
-    """The first reference range that is the normal one: an absent type means normal.
-
-    https://hl7.org/fhir/R4/observation-definitions.html#Observation.referenceRange.type
-    """
-    return next((r for r in ranges if r.type is None or "normal" in codes([r.type])), None)
-
-
-def _limit(limit: fhir.Quantity | None, quantity: fhir.Quantity | None) -> float | None:
-    """The number of a limit that can be compared with a value as it is: in the same unit, or stated without one."""
-    if limit is None:
-        return None
-    if quantity is not None and limit.code is not None and limit.code == quantity.code:
-        return limit.value
-    units = {limit.code, limit.unit} - {None}
-    return limit.value if quantity is None or not units or units & {quantity.code, quantity.unit} else None
 
 
 def _contained_medication(m: fhir.MedicationRequest) -> fhir.CodeableConcept | None:
