@@ -117,7 +117,7 @@ SELECT h.* REPLACE (
   r.restated_as AS version, true AS witnessed, 1 AS states, r.known_at AS known_at, {store_seq} AS store_seq)
 FROM lake.versions h
 JOIN restated r USING (resource_type, resource_id, version)
-WHERE h.site = {literal(run.site)} AND h.resource_type = '{resource_type}'
+WHERE h.site = {literal(run.site)} AND h.resource_type = '{resource_type}' AND h.outcome = 'normalized'
 ORDER BY h.resource_id, h.version""")
 
 

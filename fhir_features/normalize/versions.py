@@ -58,7 +58,7 @@ SEMI JOIN crowded USING (resource_type, resource_id)
 QUALIFY anonymous OR row_number() OVER (
   PARTITION BY resource_type, resource_id, version_id, last_updated,
     CASE WHEN last_updated IS NULL THEN content_hash END
-  ORDER BY is_held DESC, outcome = 'quarantined', row_no
+  ORDER BY outcome = 'quarantined', is_held DESC, row_no
 ) = 1"""
 
 # Versions stand in the order of their lastUpdated; those of one instant in that of their numbers, else in that of the

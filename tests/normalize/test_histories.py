@@ -29,7 +29,7 @@ class History:
     intervals: list[tuple[Any, str, str | None]]
 
 
-def _o(value: float, version: str | None = None, updated: str | None = None, **more: Any) -> dict[str, Any]:
+def _o(value: Any, version: str | None = None, updated: str | None = None, **more: Any) -> dict[str, Any]:
     """A result issued on the 5th at 14:00, as version `version`, last updated on `day hour`."""
     meta = {"versionId": version, "lastUpdated": updated and f"2024-03-{updated.replace(' ', 'T')}:00:00Z"}
     return observation("ID", meta={k: v for k, v in meta.items() if v}, valueQuantity={"value": value}, **more)
@@ -116,6 +116,16 @@ HISTORIES = (
             [_o(7, "1") | {"meta": {"versionId": 2, "lastUpdated": "2024-03-07T10:00:00Z"}}],
         ),
         [(7, "05 14", "07 10")],
+    ),
+    History(
+        "a version that could be read only when it came again",
+        ([_o("x", "1", "05 14")], [_o(7, "1", "05 14")], [_o(7, "1", "05 14")]),
+        [(7, "05 14", None)],
+    ),
+    History(
+        "a correction that could be read only when it came again",
+        ([_o(6, "1", "05 14")], [_o("x", "2", "07 10")], [_o(7, "2", "07 10")]),
+        [(6, "05 14", "07 10"), (7, "07 10", None)],
     ),
     History(
         "a withdrawn version that came before the one it withdraws",
