@@ -99,8 +99,7 @@ def _passes(con: duckdb.DuckDBPyConnection, plan: Plan, size: int) -> list[tuple
     counts: Sequence[tuple[int, int]] = con.execute(
         "SELECT bucket, count(*) FROM asked GROUP BY bucket ORDER BY bucket"
     ).fetchall()
-    rows = max((_row_count(con, table) for table in plan.asked), default=0)
-    most = max(1, _ROWS_A_PASS * bucket_count(con) // max(1, rows))
+    most = buckets_holding(con, plan, _ROWS_A_PASS)
     passes: list[tuple[int, int]] = []
     held = 0
     for bucket, count in counts:
@@ -111,6 +110,12 @@ def _passes(con: duckdb.DuckDBPyConnection, plan: Plan, size: int) -> list[tuple
             passes.append((bucket, bucket))
             held = count
     return passes
+
+
+def buckets_holding(con: duckdb.DuckDBPyConnection, plan: Plan, rows: int) -> int:
+    """How many buckets hold about so many rows of the longest table that a plan reads: at least one, at most all."""
+    longest = max(_row_count(con, table) for table in ("patients", *plan.asked))
+    return max(1, bucket_count(con) * min(rows, longest) // longest) if longest else bucket_count(con)
 
 
 def _row_count(con: duckdb.DuckDBPyConnection, table: str) -> int:

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from fhir_features.errors import FeatureTableError
 from fhir_features.features.cadence import EXACT, Serving, read_cadence
 from fhir_features.features.compile import Plan, compile_features, leaves
-from fhir_features.features.engine import answers
+from fhir_features.features.engine import answers, buckets_holding
 from fhir_features.features.instants import START, Span, create_spans, last_instants, next_instant, questions_of
 from fhir_features.features.nodes import canonical_json
 from fhir_features.features.operators import INSTANT_OPERATORS
@@ -37,8 +37,8 @@ from fhir_features.ontology import Ontologies
 _METADATA = b"fhir_features"
 _FOREIGN = "is no feature table file of this package: move it away"
 
-# Buckets whose questions are worked out together; more would only cost memory.
-_BUCKETS_A_PASS = 4
+# Rows whose questions are worked out together: each can give several.
+_ROWS_A_PASS = 300_000
 
 
 @dataclass(frozen=True)
@@ -264,8 +264,9 @@ def _changed_answers(
     """The rows to write, some buckets at a time."""
     questions = questions_of(plan, serving)
     changed = _changed(plan)
-    for first in range(0, bucket_count(con), _BUCKETS_A_PASS):
-        buckets = {"first_bucket": first, "last_bucket": first + _BUCKETS_A_PASS - 1}
+    together = buckets_holding(con, plan, _ROWS_A_PASS)
+    for first in range(0, bucket_count(con), together):
+        buckets = {"first_bucket": first, "last_bucket": first + together - 1}
         con.execute(
             f"""
 CREATE OR REPLACE TEMP TABLE asked AS
