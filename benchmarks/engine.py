@@ -113,7 +113,8 @@ FROM range({case.events})""")
         con.execute(f"""
 INSERT INTO lake.observations BY NAME
 SELECT
-  'north' AS site, {bucket} AS bucket, patient_id, 'o' || n AS resource_id, version, 1 AS state, effective_at, known_at,
+  'north' AS site, {bucket} AS bucket, patient_id, 'o' || n AS resource_id, version,
+  n + {case.events} * (version = '2')::BIGINT AS version_no, 1 AS state, effective_at, known_at,
   'issued' AS known_at_source, 0 AS component, 'final' AS status, code AS code_id, 'Quantity' AS value_type,
   value AS value_number, code AS unit_id, {seq} AS store_seq
 FROM (
@@ -125,13 +126,13 @@ ORDER BY {order}""")
         con.execute(f"""
 INSERT INTO lake.patients BY NAME
 SELECT DISTINCT
-  'north' AS site, {bucket} AS bucket, patient_id, patient_id AS resource_id, '1' AS version, 0 AS state,
-  TIMESTAMPTZ '{START}' AS known_at, {seq} AS store_seq
+  'north' AS site, {bucket} AS bucket, patient_id, patient_id AS resource_id, '1' AS version, 0 AS version_no,
+  0 AS state, TIMESTAMPTZ '{START}' AS known_at, {seq} AS store_seq
 FROM drawn
 ORDER BY bucket, patient_id""")
         con.execute(f"""
 INSERT INTO lake.closings
-SELECT 'north', {bucket} AS bucket, patient_id, 'Observation', 'o' || n, '1', 1,
+SELECT 'north', {bucket} AS bucket, patient_id, 'Observation', 'o' || n, '1', n, 1,
   effective_at + to_seconds(late + 259200), 'superseded', '2', {seq}
 FROM drawn
 WHERE is_corrected

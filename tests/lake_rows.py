@@ -8,6 +8,7 @@ lives in memory, for tests that need many.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from functools import cache
 from typing import Any
 
@@ -139,6 +140,12 @@ class LakeRows:
         return row
 
 
+def _version_no(row: dict[str, Any]) -> int:
+    """A number that two versions do not share."""
+    key = [row.get(name) for name in ("site", "patient_id", "resource_id", "version")]
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=7).digest())
+
+
 def _codings(code_id: int, texts: tuple[str, ...]) -> list[dict[str, Any]]:
     parts = [text.split(":", 1) for text in texts]
     return [
@@ -165,7 +172,8 @@ def fill(con: duckdb.DuckDBPyConnection, rows: LakeRows, *, buckets: int, store_
         if not chosen:
             continue
         schema = con.execute(f"SELECT * FROM lake.{name} LIMIT 0").to_arrow_table().schema
-        con.register("rows_in", pa.Table.from_pylist(chosen, schema=schema))
+        numbered = [{**row, "version_no": _version_no(row)} for row in chosen]
+        con.register("rows_in", pa.Table.from_pylist(numbered, schema=schema))
         columns = [
             bucket_sql("site", "patient_id", buckets) if column == "bucket" else identifier(column)
             for column in table.names
@@ -193,7 +201,7 @@ def memory_lake(*, buckets: int = 4) -> duckdb.DuckDBPyConnection:
     for table in TABLES:
         columns = ", ".join(f"{identifier(name)} {kind}" for name, kind in table.columns)
         con.execute(f"CREATE TABLE lake.{table.name} ({columns})")
-    con.execute("INSERT INTO lake.meta VALUES ('format_version', '2'), ('buckets', ?)", [str(buckets)])
+    con.execute("INSERT INTO lake.meta VALUES ('format_version', '3'), ('buckets', ?)", [str(buckets)])
     return con
 
 

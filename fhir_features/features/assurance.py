@@ -97,10 +97,13 @@ def _fill(con: duckdb.DuckDBPyConnection, patients: list[Invented]) -> None:
     tables: dict[str, list[dict[str, Any]]] = {name: [] for name in (*_TYPE_OF, "codings", "units", "closings")}
     codes: dict[str, int] = {}
     units: dict[str, int] = {}
+    written = 0
     for number, patient in enumerate(patients):
         for table, rows in patient.rows.items():
             for version, stated in enumerate(rows):
                 row = {**stated, "patient_id": str(number), "version": str(version), "state": 1, "bucket": 0}
+                written += 1
+                row["version_no"] = written
                 _encode(row, codes, units)
                 if row["until"] is not None:
                     closing = {"resource_type": _TYPE_OF[table], "closed_at": row["until"], "reason": "superseded"}

@@ -148,7 +148,9 @@ def _rows_of(table: str, chosen: tuple[Selection, ...], columns: dict[str, str])
     rules = counting.row_rules(table, tuple(selection.rows for selection in chosen)).values()
     where = "".join(f"\n  AND {predicate}" for predicate in (*_within(chosen), *rules))
     return f"""SELECT
-  e.row_id,
+  e.version_no,
+  e.state,
+  {"e.component" if table == "observations" else "0"} AS component,
   a.person,
   CAST({"m.selection" if chosen else "0"} AS USMALLINT) AS selection,
   e.effective_at,

@@ -264,16 +264,16 @@ ORDER BY bucket""",
         return self._answered[value]
 
 
-def _names(con: duckdb.DuckDBPyConnection, table: str, buckets: tuple[int, int], row_ids: Array) -> pa.Table:
-    """What the tie rule compares in the end, of some rows of a table, of persons asked about in some buckets."""
-    component = "e.component" if table == "observations" else "0"
-    con.register("tied", pa.table({"row_id": row_ids, "place": np.arange(len(row_ids))}))
+def _names(con: duckdb.DuckDBPyConnection, table: str, buckets: tuple[int, int], version_no: Array) -> pa.Table:
+    """The resource_id and version of some versions in a table, of persons asked about in some buckets."""
+    con.register("tied", pa.table({"version_no": version_no, "place": np.arange(len(version_no))}))
     names = con.execute(
         f"""
-SELECT e.resource_id, {component} AS component, e.version, e.state
+SELECT any_value(e.resource_id) AS resource_id, any_value(e.version) AS version
 FROM lake.{table} e
-JOIN tied ON tied.row_id = e.rowid
+JOIN tied USING (version_no)
 WHERE e.bucket IN (SELECT bucket FROM asked_people WHERE asked_bucket BETWEEN ? AND ?)
+GROUP BY tied.place
 ORDER BY tied.place""",
         buckets,
     ).to_arrow_table()

@@ -174,15 +174,12 @@ JOIN {table} e
   AND e.bucket = q.bucket
 LEFT JOIN {table}_members m ON {counting.MEMBERS[table]}{counting.JOIN_CONVERSIONS if table == "observations" else ""}
 LEFT JOIN (
-  SELECT bucket, site, resource_id, version, state, arg_min(reason, ROW(closed_at, reason)) AS reason
+  SELECT version_no, state, arg_min(reason, ROW(closed_at, reason)) AS reason
   FROM lake.closings
   WHERE resource_type = {literal(_TYPE_OF[table])}
   GROUP BY ALL
 ) r
-  ON r.bucket = e.bucket
-  AND r.site = e.site
-  AND r.resource_id = e.resource_id
-  AND r.version = e.version
+  ON r.version_no = e.version_no
   AND r.state = e.state
 WHERE {only_relevant}
 ORDER BY e.effective_at, e.known_at, e.resource_id, component, e.version, e.state"""

@@ -15,7 +15,9 @@ from fhir_features.features.kernel import Array, Pairs, Questions, RowSet, Seen
 
 # Every instant of a record is the same, so that its rows are in the order of knowing.
 STATEMENT = """SELECT
-  e.row_id,
+  e.version_no,
+  e.state,
+  0 AS component,
   a.person,
   TIMESTAMPTZ '0001-01-01' AS effective_at,
   e.known_at,

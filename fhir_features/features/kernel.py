@@ -50,8 +50,8 @@ class Questions:
 class Columns:
     """The rows of a statement, their columns as NumPy when they are asked for; a text as the number of its word.
 
-    `names` gives, for some of the column row_id, what the tie rule compares in the end: resource_id, component, version
-    and state, which few rows need and which are long to read.
+    `names` gives, for some of the column version_no, the resource_id and version that the tie rule compares in the end,
+    which few rows need and which are long to read.
     """
 
     def __init__(self, table: pa.Table, names: Callable[[Array], pa.Table]) -> None:
@@ -88,8 +88,8 @@ class Columns:
 class RowSet:
     """The rows of one selection in the order of person and tie rule.
 
-    `columns` has row_id, person, effective_at, known_at, visible_from, visible_to, and what operators read; `places`
-    says which of its rows they are.
+    `columns` has version_no, state, component, person, effective_at, known_at, visible_from, visible_to, and what
+    operators read; `places` says which of its rows they are.
     """
 
     def __init__(self, columns: Columns, places: Array, persons: int) -> None:
@@ -305,9 +305,12 @@ def _in_order_of_ties(columns: Columns, places: Array, is_tied: Array) -> Array:
     still[among[1:] - 1] = (group[1:] == group[:-1]) & (known_at[1:] == known_at[:-1])
     among, group = _groups(still)
     if len(among):
-        names = columns.names(columns.column("row_id")[places[among]]).append_column("group", pa.array(group))
+        tied = places[among]
+        names = columns.names(columns.column("version_no")[tied]).append_column("group", pa.array(group))
+        for name in ("component", "state"):
+            names = names.append_column(name, pa.array(columns.column(name)[tied]))
         keys = [(name, "ascending") for name in ("group", "resource_id", "component", "version", "state")]
-        places[among] = places[among][pc.sort_indices(names, sort_keys=keys).to_numpy()]
+        places[among] = tied[pc.sort_indices(names, sort_keys=keys).to_numpy()]
     return places
 
 

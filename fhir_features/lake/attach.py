@@ -27,6 +27,8 @@ def connect() -> duckdb.DuckDBPyConnection:
     """A DuckDB connection in UTC, with the extensions of the lake loaded and nothing attached."""
     con = duckdb.connect(config={"autoinstall_known_extensions": False})
     con.execute("SET TimeZone = 'UTC'")
+    # With DuckDB's own 1 MB the threads that fill it wait for the one that reads it.
+    con.execute("SET streaming_buffer_size = '64MB'")
     for package in _EXTENSIONS:
         con.execute(f"LOAD {literal(str(_extension_file(package)))}")
     return con
@@ -89,14 +91,23 @@ def commit(con: duckdb.DuckDBPyConnection, message: str) -> Iterator[int]:
     """One transaction over all tables. Gives its store_seq; an error inside leaves the lake as it was."""
     con.execute("BEGIN TRANSACTION")
     try:
-        row = con.execute("SELECT coalesce(max(store_seq), 0) + 1 FROM lake.commits").fetchone()
-        assert row is not None
-        yield int(row[0])
+        yield _next_store_seq(con)
         con.execute("CALL lake.set_commit_message('fhir_features', ?)", [message])
         con.execute("COMMIT")
     except BaseException:
         con.execute("ROLLBACK")
         raise
+
+
+def first_version_no(con: duckdb.DuckDBPyConnection) -> int:
+    """The number from which on the next commit counts its versions, each by its place in the run: no other has them."""
+    return _next_store_seq(con) << 32
+
+
+def _next_store_seq(con: duckdb.DuckDBPyConnection) -> int:
+    row = con.execute("SELECT coalesce(max(store_seq), 0) + 1 FROM lake.commits").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def bucket_count(con: duckdb.DuckDBPyConnection) -> int:

@@ -31,7 +31,7 @@ def _view(resource_type: str) -> str:
     return f"""
 CREATE VIEW lake.canonical_{table.name} AS
 WITH first_closings AS (
-  SELECT bucket, site, resource_id, version, state, min(closed_at) AS known_to
+  SELECT version_no, state, min(closed_at) AS known_to
   FROM closings
   WHERE resource_type = '{resource_type}'
   GROUP BY ALL
@@ -63,7 +63,7 @@ SELECT
   r.status AS concept_status,
   r.via AS concept_via{unit}
 FROM {table.name} e
-LEFT JOIN first_closings k USING (bucket, site, resource_id, version, state){joins}
+LEFT JOIN first_closings k USING (version_no, state){joins}
 LEFT JOIN codings s ON s.code_id = {code_id} AND s.ordinal = 0
 LEFT JOIN newest r ON r.code_id = {code_id}
   AND timezone('UTC', coalesce({_CODED_ON[table]}, e.known_at))::DATE >= coalesce(r.valid_from, DATE '0001-01-01')

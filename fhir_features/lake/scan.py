@@ -3,7 +3,7 @@
 In goes a connection with the lake attached; out come temporary views `patients`, `encounters`, `observations`,
 `conditions` and `medication_requests`, whose rows are the versions of the event table with one more column, `known_to`
 (null while the version is open), and the dictionaries `codings` and `units`. `patients_in(first, last)` and so on give
-the rows of some buckets, and read no others; their `row_id` names a row for as long as the connection stands.
+the rows of some buckets, and read no others.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def create_views(con: duckdb.DuckDBPyConnection, store_seq: int) -> None:
         con.execute(f"""
 CREATE OR REPLACE TEMP MACRO {table.name}_in(first_bucket, last_bucket) AS TABLE
 WITH first_closings AS (
-  SELECT bucket, site, resource_id, version, state, min(closed_at) AS known_to
+  SELECT version_no, state, min(closed_at) AS known_to
   FROM lake.closings
   WHERE resource_type = '{resource_type}' AND store_seq <= {as_of} AND bucket BETWEEN first_bucket AND last_bucket
   GROUP BY ALL
@@ -54,12 +54,11 @@ first_medications AS (
   WHERE store_seq <= {as_of}
   GROUP BY ALL
 )
-SELECT e.*{code}, c.known_to, e.rowid AS row_id
+SELECT e.*{code}, c.known_to
 FROM lake.{table.name} e
-LEFT JOIN first_closings c USING (bucket, site, resource_id, version, state){joins}
+LEFT JOIN first_closings c USING (version_no, state){joins}
 WHERE e.store_seq <= {as_of} AND e.bucket BETWEEN first_bucket AND last_bucket""")
-        everything = f"SELECT * EXCLUDE row_id FROM {table.name}_in(0, {_LAST_BUCKET})"
-        con.execute(f"CREATE OR REPLACE TEMP VIEW {table.name} AS {everything}")
+        con.execute(f"CREATE OR REPLACE TEMP VIEW {table.name} AS FROM {table.name}_in(0, {_LAST_BUCKET})")
     for name in ("codings", "units"):
         con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM lake.{name} WHERE store_seq <= {as_of}")
     con.execute(f"""

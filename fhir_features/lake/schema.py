@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 Columns = tuple[tuple[str, str], ...]
 
@@ -20,13 +20,11 @@ _EVENT: Columns = (
     ("patient_id", "VARCHAR"),
     ("resource_id", "VARCHAR"),
     ("version", "VARCHAR"),  # versionId, or what stands for it: see normalize.versions
+    ("version_no", "BIGINT"),  # the version's number in the lake
     ("state", "UTINYINT"),  # 0: the earlier state that a snapshot implies (TIME rule 9); 1: as received
     ("effective_at", "TIMESTAMPTZ"),
     ("effective_text", "VARCHAR"),  # as written; null when it was derived
-    (
-        "effective_precision",
-        "VARCHAR",
-    ),  # year, month, day, minute, second, subsecond; 'derived' when nothing was written
+    ("effective_precision", "VARCHAR"),  # year, month, day, minute, second, subsecond, or 'derived'
     ("known_at", "TIMESTAMPTZ"),
     ("known_at_source", "VARCHAR"),  # TIME rule 11
     ("encounter_id", "VARCHAR"),
@@ -181,6 +179,7 @@ VERSIONS = Table(
         ("resource_type", "VARCHAR"),
         ("resource_id", "VARCHAR"),
         ("version", "VARCHAR"),
+        ("version_no", "BIGINT"),  # names it in the event table and the closings: below 0 for such a second row
         ("version_id", "VARCHAR"),
         ("outcome", "VARCHAR"),  # normalized, quarantined, deleted
         ("witnessed", "BOOLEAN"),  # whether its beginning was seen (TIME rule 6)
@@ -210,6 +209,7 @@ CLOSINGS = Table(
         ("resource_type", "VARCHAR"),
         ("resource_id", "VARCHAR"),
         ("version", "VARCHAR"),
+        ("version_no", "BIGINT"),
         ("state", "UTINYINT"),
         ("closed_at", "TIMESTAMPTZ"),
         (

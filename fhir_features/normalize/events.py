@@ -76,6 +76,7 @@ _SHARED = {
     "patient_id": "v.patient_id",
     "resource_id": "v.resource_id",
     "version": "v.version",
+    "version_no": "v.version_no",
     "state": "c.state",
     "known_at": "c.known_at",
     "known_at_source": "c.known_at_source",
@@ -120,16 +121,16 @@ WHERE v.outcome = 'normalized'
 ORDER BY ALL""")
     con.execute(f"""
 INSERT INTO lake.versions
-SELECT {literal(run.site)}, v.resource_type, v.resource_id, v.version, v.version_id, v.outcome, v.witnessed,
-  v.withdrawn, {bucket}, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number, v.history_place,
-  v.received_at, v.content_hash, v.row_no, {origin}
+SELECT {literal(run.site)}, v.resource_type, v.resource_id, v.version, v.version_no, v.version_id, v.outcome,
+  v.witnessed, v.withdrawn, {bucket}, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number,
+  v.history_place, v.received_at, v.content_hash, v.row_no, {origin}
 FROM new_versions v
 JOIN version_clocks k USING (row_no)
 ORDER BY v.resource_type, v.resource_id, v.version""")
     con.execute(f"""
 INSERT INTO lake.closings
-SELECT {literal(run.site)}, bucket, patient_id, resource_type, resource_id, version, state, closed_at, reason,
-  closed_by, {store_seq}
+SELECT {literal(run.site)}, bucket, patient_id, resource_type, resource_id, version, version_no, state, closed_at,
+  reason, closed_by, {store_seq}
 FROM new_closings
 ORDER BY bucket, resource_type, patient_id, resource_id, version, state""")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import duckdb
 
 from fhir_features.config import Source
-from fhir_features.lake import EVENT_TABLES, identifier, literal
+from fhir_features.lake import EVENT_TABLES, first_version_no, identifier, literal
 from fhir_features.normalize.policies import HAVE_CATEGORIES, SERVER_AT, add_policies
 from fhir_features.sources import LandedRun
 
@@ -21,7 +21,9 @@ _MARK = "~witnessed"
 _REWITNESSED = """
 CREATE TEMP TABLE rewitnessed AS
 SELECT
-  resource_type, resource_id, version, concat(version, '{mark}') AS restated_as, states, received_at, last_updated
+  resource_type, resource_id, version, concat(version, '{mark}') AS restated_as,
+  -({first_version_no} + row_number() OVER (ORDER BY resource_type, resource_id, version)) AS restated_no,
+  states, received_at, last_updated
 FROM ordered_versions
 WHERE is_held AND outcome = 'normalized' AND witnessed AND NOT was_witnessed"""
 
@@ -42,10 +44,12 @@ stated AS (
 SELECT
   e.* REPLACE (
     r.restated_as AS version,
+    r.restated_no AS version_no,
     r.stated_at AS known_at,
     CASE WHEN r.stated_at = r.server_at THEN 'last_updated' ELSE 'received' END AS known_at_source
   ),
   e.version AS replaced,
+  e.version_no AS replaced_no,
   e.known_at AS replaced_known_at,
   coalesce(e.effective_precision, 'derived') = 'derived' AND e.effective_at = e.known_at AS true_when_known
 FROM lake.{table} e
@@ -55,14 +59,15 @@ WHERE e.site = {site} AND (r.states > 1 OR r.stated_at <> e.known_at)"""
 
 def restate_snapshots(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source) -> None:
     """Make `restated` and `restated_closings`, and for each resource type concerned `restated_<table>`."""
-    con.execute(_REWITNESSED.format(mark=_MARK))
+    con.execute(_REWITNESSED.format(mark=_MARK, first_version_no=first_version_no(con)))
     con.execute("""
 CREATE TEMP TABLE restated (
-  resource_type VARCHAR, resource_id VARCHAR, version VARCHAR, restated_as VARCHAR, known_at TIMESTAMPTZ)""")
+  resource_type VARCHAR, resource_id VARCHAR, version VARCHAR, restated_as VARCHAR, restated_no BIGINT,
+  known_at TIMESTAMPTZ)""")
     con.execute("""
 CREATE TEMP TABLE restated_closings (
-  bucket USMALLINT, patient_id VARCHAR, resource_type VARCHAR, resource_id VARCHAR, version VARCHAR, state UTINYINT,
-  closed_at TIMESTAMPTZ, reason VARCHAR, closed_by VARCHAR)""")
+  bucket USMALLINT, patient_id VARCHAR, resource_type VARCHAR, resource_id VARCHAR, version VARCHAR,
+  version_no BIGINT, state UTINYINT, closed_at TIMESTAMPTZ, reason VARCHAR, closed_by VARCHAR)""")
     for resource_type in _types(con, "rewitnessed"):
         _restate_type(con, run, source, resource_type)
 
@@ -91,12 +96,12 @@ WHERE e.site = {site}""").fetchall()
     )
     con.execute(f"""
 INSERT INTO restated
-SELECT DISTINCT '{resource_type}', resource_id, replaced, version, known_at
+SELECT DISTINCT '{resource_type}', resource_id, replaced, version, version_no, known_at
 FROM restated_{table}""")
     con.execute(f"""
 INSERT INTO restated_closings
-SELECT DISTINCT bucket, patient_id, '{resource_type}', resource_id, replaced, state, replaced_known_at, 'witnessed',
-  version
+SELECT DISTINCT bucket, patient_id, '{resource_type}', resource_id, replaced, replaced_no, state, replaced_known_at,
+  'witnessed', version
 FROM restated_{table}""")
 
 
@@ -106,7 +111,7 @@ def insert_restated(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: i
         table = EVENT_TABLES[resource_type]
         con.execute(f"""
 INSERT INTO lake.{table.name}
-SELECT * EXCLUDE (replaced, replaced_known_at, true_when_known) REPLACE (
+SELECT * EXCLUDE (replaced, replaced_no, replaced_known_at, true_when_known) REPLACE (
   CASE WHEN true_when_known THEN known_at ELSE effective_at END AS effective_at, {store_seq} AS store_seq)
 FROM restated_{table.name}
 WHERE state = 1
@@ -114,7 +119,8 @@ ORDER BY {", ".join(identifier(name) for name in table.sort)}""")
         con.execute(f"""
 INSERT INTO lake.versions BY NAME
 SELECT h.* REPLACE (
-  r.restated_as AS version, true AS witnessed, 1 AS states, r.known_at AS known_at, {store_seq} AS store_seq)
+  r.restated_as AS version, r.restated_no AS version_no, true AS witnessed, 1 AS states, r.known_at AS known_at,
+  {store_seq} AS store_seq)
 FROM lake.versions h
 JOIN restated r USING (resource_type, resource_id, version)
 WHERE h.site = {literal(run.site)} AND h.resource_type = '{resource_type}' AND h.outcome = 'normalized'

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import duckdb
 
-from fhir_features.lake import bucket_sql, literal
+from fhir_features.lake import bucket_sql, first_version_no, literal
 from fhir_features.sources import LandedRun
 
 _RECEIVED = """
@@ -17,7 +17,8 @@ CREATE OR REPLACE TEMP VIEW received_versions AS
 SELECT
   resource_type, resource_id, version_id, outcome, withdrawn, patient_id, last_updated,
   CASE WHEN regexp_full_match(version_id, '\\d{{1,18}}') THEN version_id::BIGINT END AS version_number,
-  received_at, content_hash, row_no, {source} AS source, {run_id} AS run_id, false AS is_held,
+  received_at, content_hash, row_no, {first_version_no} + row_no AS version_no,
+  {source} AS source, {run_id} AS run_id, false AS is_held,
   list_contains({backfills}, file_no) AS backfilled, system,
   CASE WHEN p.history AND NOT backfilled AND last_updated IS NOT NULL THEN -row_no END AS history_place,
   version_id IS NULL AND last_updated IS NULL AS anonymous
@@ -151,6 +152,7 @@ def order_versions(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
     backfills = [file_no for file_no, file in enumerate(run.files) if file.backfill]
     given = {
         "site": literal(run.site),
+        "first_version_no": str(first_version_no(con)),
         "source": literal(run.source),
         "run_id": literal(run.run_id),
         "backfills": f"{backfills}::INTEGER[]",
@@ -169,6 +171,7 @@ CREATE TEMP TABLE new_closings AS
 WITH known AS (
   SELECT o.* REPLACE (
     coalesce(r.restated_as, o.version) AS version,
+    coalesce(r.restated_no, o.version_no) AS version_no,
     coalesce(r.known_at, v.known_at, o.known_at) AS known_at,
     CASE WHEN r.known_at IS NULL THEN coalesce(v.states, o.states) ELSE 1 END AS states
   )
@@ -179,7 +182,7 @@ WITH known AS (
 ),
 succeeded AS (
   SELECT
-    resource_type, resource_id, version, states, patient_id, bucket,
+    resource_type, resource_id, version, version_no, states, patient_id, bucket,
     arg_min(
       struct_pack(known_at, outcome, withdrawn, patient_id, version), (known_at, place)
     ) OVER successors AS successor
@@ -213,8 +216,8 @@ closings AS (
   LEFT JOIN held_closings h USING (resource_type, resource_id, version)
   WHERE s.states > 0 AND successor IS NOT NULL AND (h.closed_at <= successor.known_at) IS NOT TRUE
   UNION ALL BY NAME
-  SELECT n.resource_type, n.resource_id, n.version, n.patient_id, n.bucket, 0 AS state, c.known_at AS closed_at,
-    'revised' AS reason, n.version AS closed_by
+  SELECT n.resource_type, n.resource_id, n.version, n.version_no, n.patient_id, n.bucket, 0 AS state,
+    c.known_at AS closed_at, 'revised' AS reason, n.version AS closed_by
   FROM new_versions n
   JOIN version_clocks c USING (row_no)
   WHERE c.states = 2
@@ -227,6 +230,7 @@ SELECT
   resource_type,
   resource_id,
   version,
+  version_no,
   state,
   closed_at,
   reason,

@@ -127,6 +127,18 @@ def arrivals(draw: st.DrawFn) -> list[list[Version]]:
     return draw(st.lists(st.lists(st.sampled_from(versions), max_size=20), min_size=1, max_size=3))
 
 
+# A number is that of one version, in the index, its rows and its closings.
+MISNUMBERED = """
+SELECT version_no
+FROM (
+  SELECT version_no, resource_id, version FROM lake.versions
+  UNION SELECT version_no, resource_id, version FROM lake.observations
+  UNION SELECT version_no, resource_id, version FROM lake.closings
+)
+GROUP BY version_no
+HAVING count(*) > 1"""
+
+
 @settings(max_examples=settings().max_examples // 12)
 @given(arrivals())
 def test_intervals_are_those_of_the_reference(runs: list[list[Version]]) -> None:
@@ -141,3 +153,4 @@ FROM observations
 WHERE known_to > known_at OR known_to IS NULL
 ORDER BY ALL"""
         assert rows(config, sql) == reference(runs)
+        assert rows(config, MISNUMBERED) == []
