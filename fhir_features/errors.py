@@ -39,6 +39,12 @@ class SpineError(FhirFeaturesError):
     """An entity frame cannot be used as a spine: no time column, nulls, naive times."""
 
 
+class GateRefused(FhirFeaturesError):
+    """What was asked for would do more than is plausible, and was not done."""
+
+    exit_code = 3
+
+
 class SourceUnreachable(FhirFeaturesError):
     """The source did not answer, or kept answering with a server error (5xx, 429)."""
 

@@ -17,6 +17,7 @@ COMMANDS = (
     "doctor",
     "pull",
     "normalize",
+    "reconcile",
     "features",
     "build",
     "get",

@@ -81,13 +81,14 @@ class LandedType(_Record):
 
 class LandedRun(_Record):
     """A finished run: what `run.json` says. Instants are UTC; `origin` is the base URL, the address
-    of an export, or the folder that was read."""
+    of an export, or the folder that was read. One of kind `reconcile` holds deletions that were found by comparing what
+    the server has with what is here; it has read no type, and moves no watermark."""
 
     version: Literal[1] = 1
     run_id: str
     source: str
     site: str
-    kind: Literal["search", "bulk", "files"]
+    kind: Literal["search", "bulk", "files", "reconcile"]
     origin: str
     started_at: AwareDatetime
     finished_at: AwareDatetime

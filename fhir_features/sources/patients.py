@@ -34,6 +34,18 @@ def landed_patients(landing: Path, site: str) -> Iterator[tuple[LandedRun, str]]
             yield from ((past, id) for id in patient_ids(past.folder, past.files))
 
 
+def patient_ids(folder: Path, files: Sequence[LandedFile]) -> Iterator[str]:
+    """The ids of the Patients in the files of a run, some of them repeatedly."""
+    return resource_ids("Patient", folder, files)
+
+
+def resource_ids(resource_type: str, folder: Path, files: Sequence[LandedFile]) -> Iterator[str]:
+    """The ids of the resources of a type in the files of a run, some of them repeatedly."""
+    for file in files:
+        if file.resources.get(resource_type):
+            yield from _ids_in(resource_type, folder, file)
+
+
 class _Resource(msgspec.Struct, frozen=True):
     resourceType: Any = None
     id: Any = None
@@ -43,18 +55,11 @@ class _Entry(msgspec.Struct):
     resource: _Resource = _Resource()
 
 
-def patient_ids(folder: Path, files: Sequence[LandedFile]) -> Iterator[str]:
-    """The ids of the Patients in the files of a run, some of them repeatedly."""
-    for file in files:
-        if file.resources.get("Patient"):
-            yield from _ids_in(folder, file)
-
-
-def _ids_in(folder: Path, file: LandedFile) -> Iterator[str]:
+def _ids_in(resource_type: str, folder: Path, file: LandedFile) -> Iterator[str]:
     try:
         for _, _, line in read_lines(folder, file):
             resource = _resource(line, file)
-            if resource.resourceType == "Patient" and isinstance(resource.id, str):
+            if resource.resourceType == resource_type and isinstance(resource.id, str):
                 yield resource.id
     except UnreadableRest:
         return  # Normalize puts the rest of the file into the quarantine.

@@ -68,22 +68,28 @@ def pull(config: Config, names: Sequence[str] = (), progress: Progress = silent)
     ]
 
 
-def _pull_source(folder: Path, name: str, source: Source, progress: Progress) -> PullSummary:
+@contextmanager
+def landing_of(folder: Path, name: str) -> Iterator[None]:
+    """Have a source's folder in the landing to write to, alone.
+
+    Raises LakeLocked when another process has it, LandingError when it cannot be written.
+    """
     try:
-        return _pull_into(folder, name, source, progress)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder, name):
+            yield
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise LandingError(
-            f"source '{name}': its landing {folder} cannot be written ({why}): correct that, then pull again"
+            f"source '{name}': its landing {folder} cannot be written ({why}): correct that, then run this again"
         ) from None
 
 
-def _pull_into(folder: Path, name: str, source: Source, progress: Progress) -> PullSummary:
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder, name):
-        earlier = runs_of_source(folder)
+def _pull_source(folder: Path, name: str, source: Source, progress: Progress) -> PullSummary:
+    with landing_of(folder, name):
+        earlier = [run for run in runs_of_source(folder) if run.kind != "reconcile"]
         asked = [source.resource_types, source.per_patient, source.categories, source.type_filters]
-        plan = msgspec.json.encode([source.kind, _origin(source), *asked]).decode()
+        plan = msgspec.json.encode([source.kind, origin(source), *asked]).decode()
         run = open_run(folder, plan)
         try:
             if source.kind == "files":
@@ -116,7 +122,7 @@ def _landed_from_search(
     name: str, source: Source, run: OpenRun, earlier: Sequence[LandedRun], progress: Progress
 ) -> LandedRun:
     # What was seen at another address says nothing about this one.
-    same = [past for past in earlier if past.origin == _origin(source)]
+    same = [past for past in earlier if past.origin == origin(source)]
     types = land_search(name, source, run, same, progress)
     patients = types.get("Patient")
     empty = not same and patients is not None and not patients.entries
@@ -128,7 +134,7 @@ def _landed_from_bulk(
     name: str, source: Source, run: OpenRun, earlier: Sequence[LandedRun], progress: Progress
 ) -> LandedRun:
     # What was seen of another group says nothing about this one.
-    landed = land_bulk(name, source, run, [past for past in earlier if past.origin == _origin(source)], progress)
+    landed = land_bulk(name, source, run, [past for past in earlier if past.origin == origin(source)], progress)
     return _record(name, source, run, landed.types, landed.warnings)
 
 
@@ -149,7 +155,7 @@ def _record(
         source=name,
         site=source.site,
         kind=source.kind,
-        origin=_origin(source),
+        origin=origin(source),
         started_at=run.started_at,
         finished_at=dt.datetime.now(UTC),
         package_version=importlib.metadata.version("fhir-features"),
@@ -160,7 +166,8 @@ def _record(
     )
 
 
-def _origin(source: Source) -> str:
+def origin(source: Source) -> str:
+    """Where a source is: the base URL, the address of an export, or the folder."""
     return export_url(source) if source.kind == "bulk" else source.base_url or str(source.path)
 
 
@@ -171,7 +178,7 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LakeLocked(
-                f"source '{name}' is being pulled by another process: wait until it has ended, then pull again"
+                f"source '{name}' is being read by another process: wait until it has ended, then run this again"
             ) from None
         yield
 

@@ -32,16 +32,22 @@ _OF_PATIENT = {"_id", "patient"}
 
 
 def land_search(
-    name: str, source: Source, run: OpenRun, earlier: Sequence[LandedRun], progress: Progress
+    name: str,
+    source: Source,
+    run: OpenRun,
+    earlier: Sequence[LandedRun],
+    progress: Progress,
+    *,
+    elements: str | None = None,
 ) -> dict[str, LandedType]:
     """Land what each of the source's types has had since the `earlier` runs of the same server (in their order), less
-    the source's overlap, or all of a type that is in none.
+    the source's overlap, or all of a type that is in none. Where `elements` are named, no others are asked for.
 
     Raises SourceUnreachable, SourceRefused, SourceNotFhir, SourceIncomplete, ConfigError for a secret that is not
     there, and UsageError when searches go patient by patient and none is known.
     """
     with Client(name, source) as client:
-        search = _Search(name, source, run, earlier, client, progress)
+        search = _Search(name, source, run, earlier, client, progress, elements)
         # Patients come first: other types may be asked for patient by patient.
         types = sorted(source.resource_types, key=lambda resource_type: resource_type != "Patient")
         landed = {resource_type: search.land(resource_type) for resource_type in types}
@@ -57,6 +63,7 @@ class _Search:
         earlier: Sequence[LandedRun],
         client: Client,
         progress: Progress,
+        elements: str | None,
     ) -> None:
         assert source.base_url is not None
         self._name = name
@@ -71,6 +78,7 @@ class _Search:
         }
         self._client = client
         self._progress = progress
+        self._elements = elements
 
     def land(self, resource_type: ResourceType) -> LandedType:
         parts = self._parts(resource_type)
@@ -125,7 +133,9 @@ class _Search:
 
     def _request(self) -> dict[str, str]:
         request = {"_count": str(self._source.page_size)}
-        return request | ({"_total": "accurate"} if self._source.accurate_total else {})
+        # https://hl7.org/fhir/R4/search.html#elements: a server may give more than is asked for.
+        elements = {"_elements": self._elements} if self._elements else {}
+        return request | elements | ({"_total": "accurate"} if self._source.accurate_total else {})
 
     def _patients(self) -> tuple[int, int]:
         """How many patients there are to ask about, and how many of them, the first ones, were asked about before."""
@@ -273,6 +283,9 @@ class _Search:
             state.warn("the server refuses _lastUpdated, so everything was read again")
             del state.request["_lastUpdated"]
             state.since = None
+            return True
+        if "_elements" in state.request and answer.status == 400:
+            del state.request["_elements"]
             return True
         return False
 

@@ -164,6 +164,10 @@ class FhirServer:
 
     def _reply(self, request: Request) -> Reply:
         headers = {"Content-Type": "application/fhir+json"}
+        *_, kind, name = request.path.split("/")
+        if kind[0].isupper() and name != "_history":
+            held = [each for each in self.resources if (each["resourceType"], each["id"]) == (kind, name)]
+            return Reply(body=json.dumps(held[0]).encode(), headers=headers) if held else Reply(status=404)
         if not request.path.endswith("/_history"):
             return Reply(body=self.bundle(request), headers=headers)
         if self.history is None:

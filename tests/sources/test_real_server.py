@@ -19,6 +19,7 @@ from fhir_features.config import Config, load_config
 from fhir_features.errors import SourceIncomplete
 from fhir_features.normalize import normalize
 from fhir_features.sources import examine, pull
+from fhir_features.sources.reconcile import reconcile
 
 PROGRAM = Path(__file__).parents[2] / ".venv-fhir" / "bin" / "sekmet"
 PATIENTS, RESULTS, WRITES = 30, 90, 60
@@ -90,6 +91,21 @@ def test_the_warehouse_ends_as_the_server_does_though_it_was_written_to_meanwhil
     # The history, and not only the last state, of what changed between two pulls.
     versions = rows(config, "SELECT count(DISTINCT version) FROM observations GROUP BY resource_id ORDER BY 1 DESC")
     assert versions[0][0] > 1
+
+
+def test_deletions_that_nobody_reported_are_found(base_url: str, tmp_path: Path):
+    config = configured(tmp_path, base_url, "history = false")
+    pull(config)
+    normalize(config)
+    gone = sorted(on_server(base_url, "Observation"))[:3]
+    for each in gone:
+        requests.delete(f"{base_url}/Observation/{each}", timeout=60).raise_for_status()
+    pull(config)
+    found = reconcile(config, "ward")
+    assert [(of.gone, of.passed_over, of.not_held) for of in found.types] == [(0, 0, 0), (len(gone), 0, 0)]
+    normalize(config)
+    closed = rows(config, "SELECT resource_id FROM lake.closings WHERE reason = 'deleted' ORDER BY resource_id")
+    assert closed == [(each,) for each in gone]
 
 
 def test_patient_by_patient_brings_the_same(base_url: str, tmp_path: Path):

@@ -554,7 +554,7 @@ def test_two_pulls_of_one_source_at_once_are_refused(server, searching):
     folder.mkdir(parents=True)
     with (folder / "pull.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(LakeLocked, match=r"^source 'ward' is being pulled by another process"):
+        with pytest.raises(LakeLocked, match=r"^source 'ward' is being read by another process"):
             pull(config)
     assert server.requests == []
     pull(config)

@@ -1,0 +1,53 @@
+"""`fhir-features reconcile`: find what was deleted on a server without a word."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import click
+
+from fhir_features.config import load_config
+from fhir_features.sources import on_terminal
+from fhir_features.sources.reconcile import MAX_SHARE, reconcile
+
+
+@click.command()
+@click.argument("source")
+@click.option(
+    "--max-share",
+    type=click.FloatRange(0, 1),
+    default=MAX_SHARE,
+    show_default=True,
+    help="Refuse, with exit code 3, when more than this share of a resource type would be deleted.",
+)
+@click.option("--dry-run", is_flag=True, help="Compare and count, and land nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@click.pass_obj
+def command(config_path: str, source: str, max_share: float, dry_run: bool, as_json: bool) -> None:
+    """Compare the ids that the server of SOURCE has now with those that live in the lake.
+
+    What is gone from the server is landed as deletions, which the next normalize closes as of now. A resource that a
+    search does not give is asked for by its id first. Nothing else is landed, and pulls go on from where they were.
+
+    Printed is a line for each resource type, in resources: held (living in the lake, from this source), on the server,
+    passed over by the search though they are there, gone, and on the server but not in the lake. With --json the same,
+    as {source, run_id, types: [{resource_type, held, on_server, passed_over, gone, not_held}], warnings}.
+    """
+    config = load_config(config_path)
+    with on_terminal() as progress:
+        found = reconcile(config, source, max_share=max_share, dry_run=dry_run, progress=progress)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        for of in found.types:
+            not_held = "" if of.not_held is None else f" {of.not_held:>9,} not held"
+            print(
+                f"{found.source}  {of.resource_type:<18} {of.held:>9,} held {of.on_server:>9,} on the server "
+                f"{of.passed_over:>5,} passed over {of.gone:>7,} gone{not_held}"
+            )
+    for warning in found.warnings:
+        print(f"warning: {found.source}: {warning}", file=sys.stderr)
+    if found.run_id is not None:
+        print(f"landed as run {found.run_id}: normalize closes what is gone", file=sys.stderr)
