@@ -113,10 +113,11 @@ def tables(config: Config) -> dict[str, list[tuple[Any, ...]]]:
     for run in landed_runs(config.warehouse.path / "landing"):
         verify_run(run)
     normalize(config)
+    events = [table.name for table in EVENT_TABLES.values()]
     asked = {
-        **{each.name: f"SELECT * EXCLUDE (run_id, store_seq) FROM {each.name}" for each in EVENT_TABLES.values()},
-        "versions": "SELECT * EXCLUDE (run_id, store_seq, received_at, row_no) FROM lake.versions",
-        "closings": "SELECT * EXCLUDE (store_seq) FROM lake.closings",
+        **{name: f"SELECT * EXCLUDE (run_id, store_seq, version_no) FROM {name}" for name in events},
+        "versions": "SELECT * EXCLUDE (run_id, store_seq, version_no, received_at, row_no) FROM lake.versions",
+        "closings": "SELECT * EXCLUDE (store_seq, version_no) FROM lake.closings",
     }
     with reading(config.warehouse.path / "lake") as con:
         create_views(con, newest_store_seq(con))
