@@ -66,8 +66,10 @@ class Case:
 
     def scaled(self, scale: float) -> Case:
         """A case of fewer rows, patients and questions."""
-        sizes = {name: max(1, int(getattr(self, name) * scale)) for name in ("events", "patients", "questions")}
-        return replace(self, **sizes)
+        events, patients, questions = (
+            max(1, int(size * scale)) for size in (self.events, self.patients, self.questions)
+        )
+        return replace(self, events=events, patients=patients, questions=questions)
 
     @property
     def lake(self) -> str:
@@ -174,7 +176,7 @@ def ours(folder: Path, case: Case) -> Callable[[], Any]:
 
     if case.threads != 2:
         connect = duckdb.connect
-        duckdb.connect = lambda *given, **how: connect(*given, **how).execute(f"SET threads = {case.threads}")  # type: ignore[assignment]
+        duckdb.connect = lambda *given, **how: connect(*given, **how).execute(f"SET threads = {case.threads}")
     features = []
     for name, code, operator, window in names(case):
         series = observation(f"loinc:{CODES[code]}", unit=UNITS[code])
@@ -378,8 +380,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = chosen.keep or Path(folder)
         if chosen.what == "measure":
-            fields = json.loads(chosen.case)
-            case = Case(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+            given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(chosen.case).items()}
+            case = Case(**given)
             place = root / case.lake
             print(json.dumps(measure(chosen.way, place, case, _answer(place, chosen.way))))
         elif chosen.what in ("lab", "dense"):

@@ -113,12 +113,15 @@ def land(folder: Path, name: str, lines: Iterator[str]) -> None:
 
 def read_by_us(folder: Path) -> int:
     """All lines to Arrow, checked; in this process alone."""
+    from fhir_features.config import load_config
     from fhir_features.normalize.decoding import decoded
+    from fhir_features.normalize.dialect import dialect_of
     from fhir_features.sources import landed_runs
     from fhir_features.sources.progress import silent
 
     (run,) = landed_runs(folder / "landing")
-    return sum(batch.received for batch in decoded(run, silent, processes=1))
+    dialect = dialect_of(load_config(folder).sources[run.source])
+    return sum(batch.received for batch in decoded(run, dialect, silent, processes=1))
 
 
 def read_by_duckdb(folder: Path) -> int:
@@ -191,10 +194,12 @@ def read_by_fhir_resources(folder: Path) -> int:
         if number > SLOW_PEER:
             break
         o = Observation.model_validate_json(line)
-        quantity = o.valueQuantity
-        coding = o.code.coding[0]
-        value = (float(quantity.value), quantity.unit) if quantity else (None, None)
-        rows.append((o.id, o.status, o.subject.reference, coding.system, coding.code, o.effectiveDateTime, *value))
+        quantity, codings = o.valueQuantity, o.code.coding
+        assert o.subject and codings
+        value = (quantity.value, quantity.unit) if quantity else (None, None)
+        rows.append(
+            (o.id, o.status, o.subject.reference, codings[0].system, codings[0].code, o.effectiveDateTime, *value)
+        )
     return len(rows)
 
 
@@ -306,7 +311,7 @@ def increment(root: Path, scale: float, runs: int) -> None:
         if not (folder / "lake").exists():
             folder.mkdir(parents=True)
             store(folder, count)
-        costs = {}
+        costs: dict[str, list[float]] = {}
         for run in range(runs):
             changed = random.Random(run).sample(range(count), CHANGED // 2)
             lines = [*_of(changed, 2 + run), *observations(CHANGED // 2, first=count * (run + 2))]
