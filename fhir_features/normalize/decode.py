@@ -21,6 +21,7 @@ from fhir_features.normalize.dialect import Dialect
 from fhir_features.normalize.elements import VERIFICATION_STATUS, Unusable, code, patient_of
 from fhir_features.normalize.r4_types import R4_TYPES
 from fhir_features.normalize.rows import RAW_TABLES, Columns, Row, arrow_table
+from fhir_features.sources import with_local_references
 
 _RESOURCE = msgspec.json.Decoder(fhir.NORMALIZED)
 _BUNDLE = msgspec.json.Decoder(fhir.Bundle)
@@ -172,8 +173,8 @@ class Decoder:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._take(_rejected(Name("Bundle"), error), place)
             return
-        for entry in bundle.entry:
-            self._entry(entry, place)
+        for entry in with_local_references(bundle.entry):
+            self.entry(entry, place)
 
     def _entry(self, entry: fhir.Entry, place: Place) -> None:
         other: Other | None

@@ -280,7 +280,7 @@ class Entry(Element):
 
 
 class Bundle(Resource, tag="Bundle"):
-    entry: tuple[Entry, ...] = ()
+    entry: tuple[Json, ...] = ()
 
 
 NORMALIZED = (

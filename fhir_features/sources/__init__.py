@@ -4,7 +4,7 @@ from fhir_features.sources.doctor import Check, examine
 from fhir_features.sources.landing import LandedFile, LandedRun, LandedType, Receipt, landed_runs, verify_run
 from fhir_features.sources.progress import Progress, on_terminal, silent
 from fhir_features.sources.pulling import PullSummary, TypeSummary, pull
-from fhir_features.sources.reading import UnreadableRest, read_lines
+from fhir_features.sources.reading import UnreadableRest, read_lines, with_local_references
 
 __all__ = [
     "Check",
@@ -23,4 +23,5 @@ __all__ = [
     "read_lines",
     "silent",
     "verify_run",
+    "with_local_references",
 ]

@@ -5,8 +5,9 @@ block of lines. What a broken file still gives is given; the place from which it
 from __future__ import annotations
 
 import datetime as dt
+import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ _LONGEST_LINE = 128 << 20
 _BOM = b"\xef\xbb\xbf"
 # What decoding raises on bytes that are no JSON, of another shape, or nested beyond what any resource is.
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_URN_REFERENCE = re.compile(rb'("reference"\s*:\s*")(urn:[^"\\]+)')
 
 
 class UnreadableRest(LandingError):
@@ -42,7 +44,8 @@ def read_lines(run_folder: Path, landed_file: LandedFile) -> Iterator[tuple[int,
 
     - format `ndjson`: a line is one resource. Blank lines are counted and not given. A byte order mark is left out.
     - format `bundle`: the number is that of the entry, and the bytes are the entry's JSON object, not only its
-      resource: fullUrl, resource, request and response as they are there. So a deletion (request.method DELETE, in a
+      resource: fullUrl, resource, request and response as they are there, but for references within the Bundle (see
+      `with_local_references`). So a deletion (request.method DELETE, in a
       Bundle of type transaction, batch or history: https://hl7.org/fhir/R4/bundle.html) is an entry without a
       resource.
 
@@ -118,6 +121,16 @@ class _Bundle(msgspec.Struct):
     entry: list[msgspec.Raw] = []
 
 
+class _Resource(msgspec.Struct):
+    resourceType: str
+    id: str
+
+
+class _Entry(msgspec.Struct):
+    fullUrl: str
+    resource: _Resource
+
+
 def _entries(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
     try:
         bundle = msgspec.json.decode(b"".join(blocks).removeprefix(_BOM), type=_Bundle)
@@ -127,8 +140,25 @@ def _entries(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
         raise Broken(1, "it is not the JSON of a Bundle") from None
     if bundle.resourceType != "Bundle":
         raise Broken(1, "it is not a Bundle")
-    for number, entry in enumerate(bundle.entry, start=1):
-        yield number, bytes(entry)
+    yield from enumerate(with_local_references(bundle.entry), start=1)
+
+
+def with_local_references(entries: Sequence[msgspec.Raw]) -> Iterator[bytes]:
+    """The entries of a Bundle as they are there, but for references by a `urn:`: the resource in the Bundle that has it
+    for its fullUrl, before or after, is named as Type/id, as on its server.
+
+    https://hl7.org/fhir/R4/bundle.html#references
+    """
+    named: dict[bytes, bytes] = {}
+    for entry in entries:
+        if b'"urn:' in bytes(entry):
+            try:
+                read = msgspec.json.decode(entry, type=_Entry)
+            except NOT_JSON:
+                continue
+            named[read.fullUrl.encode()] = f"{read.resource.resourceType}/{read.resource.id}".encode()
+    for entry in entries:
+        yield _URN_REFERENCE.sub(lambda found: found[1] + named.get(found[2], found[2]), bytes(entry))
 
 
 class _Corrupt(Exception):

@@ -155,6 +155,31 @@ def test_a_medication_is_found_by_code_contained_and_by_reference_even_when_it_c
     assert rows(config, sql) == [*found, ("later", "861004")]
 
 
+@pytest.mark.parametrize("format", ["bundle", "ndjson"])
+def test_references_within_a_bundle_lead_to_what_has_that_address(format: str, tmp_path: Path) -> None:
+    """By urn:uuid, also to what comes later; an id that is another than the uuid is the one that counts."""
+    drug = {"resourceType": "Medication", "id": "m1", "code": {"coding": [{"system": "urn:s", "code": "1"}]}}
+    by_uuid = {"reference": "urn:uuid:0-0-p"}
+    entries: list[dict[str, Any]] = [
+        {"resource": observation("early", subject=by_uuid)},
+        {"fullUrl": "urn:uuid:0-0-p", "resource": patient("p7")},
+        {"fullUrl": "urn:uuid:0-0-d", "resource": drug},
+        {"resource": _order("o", subject=by_uuid, medicationReference={"reference": "urn:uuid:0-0-d"})},
+        {"resource": observation("elsewhere", subject={"reference": "urn:uuid:p8"})},
+        {"fullUrl": "urn:uuid:0-0-g", "resource": {"resourceType": "Group", "id": "g"}},
+        {"resource": observation("of-a-group", subject={"reference": "urn:uuid:0-0-g"})},
+        {"fullUrl": "urn:uuid:0-0-x"},
+    ]
+    config = warehouse(tmp_path)
+    lines = entries if format == "bundle" else [{"resourceType": "Bundle", "type": "collection", "entry": entries}]
+    land(config, lines, RECEIVED, format=format)
+    (summary,) = normalize(config)
+    assert (summary.received, summary.normalized, summary.quarantined, summary.ignored) == (8, 5, 2, 1)
+    found = rows(config, "SELECT resource_id, patient_id FROM observations ORDER BY resource_id")
+    assert found == [("early", "p7"), ("elsewhere", "p8")]
+    assert rows(config, "SELECT patient_id, medication_id FROM medication_requests") == [("p7", "m1")]
+
+
 def test_durations_of_an_order_are_in_days(tmp_path: Path) -> None:
     repeat = {"boundsDuration": {"value": 2, "code": "wk", "system": "http://unitsofmeasure.org"}}
     dispense = {"numberOfRepeatsAllowed": 3, "expectedSupplyDuration": {"value": 30, "unit": "days"}}

@@ -96,7 +96,7 @@ def test_blank_lines_are_counted_and_not_given_and_a_byte_order_mark_is_left_out
 def test_a_bundle_gives_its_entries_whole_and_deletions_among_them(tmp_path):
     config = configured(tmp_path)
     entries = [
-        b'{"fullUrl": "urn:uuid:1",\n  "resource": {"resourceType":"Patient","id":"p1"}}',
+        b'{"fullUrl": "urn:uuid:1",\n  "resource": {"resourceType":"Patient","id":"p1","identifier":[{"value":"urn:uuid:1"}]}}',
         b'{"request":{"method":"DELETE","url":"Patient/p2"}}',
     ]
     bundle = b'{"resourceType":"Bundle","type":"transaction","entry":[' + b" , ".join(entries) + b"]}"
