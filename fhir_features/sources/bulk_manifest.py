@@ -77,27 +77,33 @@ class _Manifest(msgspec.Struct):
 def manifest(name: str, answer: Answer, status_url: str) -> Manifest:
     """Read the manifest of an export of the source `name`. Raises SourceNotFhir when it is none."""
     try:
-        read = msgspec.json.decode(answer.body.removeprefix(b"\xef\xbb\xbf"), type=_Manifest)
-        if read.output is None:
-            raise msgspec.ValidationError("without output it is something else")
-        authorized = read.requiresAccessToken is not False
-        parts: tuple[tuple[Literal["deleted", "output", "error"], list[_File] | None], ...] = (
-            ("deleted", read.deleted),
-            ("output", read.output),
-            ("error", read.error),
-        )
-        return Manifest(
-            transaction_time=_instant(read.transactionTime),
-            files=tuple(_exported(what, file, status_url, authorized) for what, files in parts for file in files or []),
-            next_url=next(
-                (urljoin(status_url, str(link.url)) for link in read.link or [] if link.relation == "next"), None
-            ),
-        )
-    except (*NOT_JSON, ValueError):
+        return read_manifest(answer.body, status_url)
+    except ValueError:
         raise SourceNotFhir(
             f"source '{name}': what came from {answer.place} at the end of the export is no manifest: "
             "tell those who run the server"
         ) from None
+
+
+def read_manifest(body: bytes, url: str) -> Manifest:
+    """Read a manifest that came from a URL, to which its own may be relative. Raises ValueError when it is none."""
+    try:
+        read = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"), type=_Manifest)
+    except NOT_JSON:
+        raise ValueError("it is not the JSON of a manifest") from None
+    if read.output is None:
+        raise ValueError("without output it is something else")
+    authorized = read.requiresAccessToken is not False
+    parts: tuple[tuple[Literal["deleted", "output", "error"], list[_File] | None], ...] = (
+        ("deleted", read.deleted),
+        ("output", read.output),
+        ("error", read.error),
+    )
+    return Manifest(
+        transaction_time=_instant(read.transactionTime),
+        files=tuple(_exported(what, file, url, authorized) for what, files in parts for file in files or []),
+        next_url=next((urljoin(url, str(link.url)) for link in read.link or [] if link.relation == "next"), None),
+    )
 
 
 def _exported(

@@ -166,11 +166,13 @@ class _Examination:
 def _folder(name: str, source: Source) -> Check:
     assert source.path is not None
     # The endings alone: a file's name may hold a patient's.
-    kinds = Counter("".join(endings(path)) for path in found_files(name, source.path))
+    paths, exports = found_files(name, source.path)
+    kinds = Counter("".join(endings(path)) for path in paths)
     if not kinds:
         return Check(name, "folder", "limited", "it holds no NDJSON file and no Bundle: check 'path'")
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    return Check(name, "folder", "works", f"it can be read: {counts}")
+    by_manifest = f", by {len(exports)} manifests of exports" if exports else ""
+    return Check(name, "folder", "works", f"it can be read: {counts}{by_manifest}")
 
 
 def _without_name(name: str, error: FhirFeaturesError) -> str:

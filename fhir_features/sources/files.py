@@ -1,6 +1,7 @@
 """Which files of a folder have not been landed yet? In: a source of kind `files` and the hashes of what is landed
-already. Out: NDJSON files and Bundles, plain or compressed, copied into the run's folder byte for byte, each counted
-and numbered. A broken file is landed as it is: reading it back says from which line on it is broken."""
+already. Out: NDJSON files and Bundles, plain or compressed (of an export whose manifest lies beside its files, those
+that it names), copied into the run's folder byte for byte, each counted and numbered. A broken file is landed as it is:
+reading it back says from which line on it is broken."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ import zstandard
 from fhir_features.config import RESOURCE_TYPES, Source
 from fhir_features.errors import SourceIncomplete, SourceUnreachable
 from fhir_features.sources.checkpoint import OpenRun
+from fhir_features.sources.kept_export import MANIFEST, KeptExport, Told, kept_export, told_by
 from fhir_features.sources.landing import LandedFile, LandedType, Receipt, sha256_of
 from fhir_features.sources.progress import Progress
 from fhir_features.sources.reading import NOT_JSON, UnreadableRest, read_lines
@@ -26,13 +28,17 @@ _FILE_NAME = re.compile(r"[^.].*?(\.(?:ndjson|jsonl|json))(\.gz|\.zst)?", re.IGN
 _RESOURCE_TYPE = re.compile(r"[A-Z][A-Za-z]{1,39}")
 
 
-def land_files(name: str, source: Source, run: OpenRun, landed: set[str], progress: Progress) -> None:
-    """Land the files of a source's folder, and of the folders in it, whose SHA-256 is not in `landed`.
+def land_files(
+    name: str, source: Source, run: OpenRun, landed: set[str], progress: Progress
+) -> tuple[dict[str, LandedType], list[str]]:
+    """Land the files of a source's folder, and of the folders in it, whose SHA-256 is not in `landed`: what the run
+    knows of each type, and what a user should know of it as a whole.
 
-    Raises SourceUnreachable when a folder cannot be read, SourceIncomplete when a file cannot be.
+    Raises SourceUnreachable when a folder cannot be read, SourceNotFhir for a manifest that is none, SourceIncomplete
+    when a file cannot be read or is named by a manifest and not there.
     """
     assert source.path is not None
-    paths = found_files(name, source.path)
+    paths, exports = found_files(name, source.path)
     done = landed | {file.original_sha256 or "" for file in run.files()}
     for number, path in enumerate(paths, start=1):
         progress(name, "files", number, len(paths))
@@ -48,25 +54,32 @@ def land_files(name: str, source: Source, run: OpenRun, landed: set[str], progre
             ) from None
         run.add_file(file)
         done.add(file.original_sha256 or "")
+    originals = {file.original for file in run.files()}
+    of_run = [each for each in exports if any(_original(path, source.path) in originals for path in each.files)]
+    told = told_by(of_run, source.resource_types)
+    return _types(source, run, told), [*_warnings(source, run), *told.warnings]
 
 
-def files_types(source: Source, run: OpenRun) -> dict[str, LandedType]:
-    """What a run knows of each type that the source reads: a folder is all there is, as of the run's start."""
+def _types(source: Source, run: OpenRun, told: Told) -> dict[str, LandedType]:
+    """What a run knows of each type that the source reads. A folder is all there is, as of the run's start, but for
+    exports, which are as of their own time."""
     files = run.files()
+    lacking = {resource_type: told.lacking(resource_type) for resource_type in source.resource_types}
     return {
         resource_type: LandedType(
             request={},
             since=None,
-            watermark=run.started_at,
-            complete=True,
+            watermark=min(told.seen_up_to or run.started_at, run.started_at),
+            complete=not lacking[resource_type],
             entries=sum(file.resources.get(resource_type, 0) for file in files),
             pages=sum(resource_type in file.resources for file in files),
+            warnings=lacking[resource_type],
         )
         for resource_type in source.resource_types
     }
 
 
-def files_warnings(source: Source, run: OpenRun) -> list[str]:
+def _warnings(source: Source, run: OpenRun) -> list[str]:
     """What a user should know of the files that were landed."""
     files = run.files()
     others = sum(file.lines - sum(file.resources.get(name, 0) for name in source.resource_types) for file in files)
@@ -78,10 +91,12 @@ def files_warnings(source: Source, run: OpenRun) -> list[str]:
     return warnings
 
 
-def found_files(name: str, folder: Path) -> list[Path]:
-    """The files of a folder, and of the folders in it, that may hold resources, in the order of their names.
+def found_files(name: str, folder: Path) -> tuple[list[Path], list[KeptExport]]:
+    """The files of a folder, and of the folders in it, that may hold resources, in the order of their names; and the
+    exports that lie there, whose files are those that their manifests name, deletions first.
 
-    Raises SourceUnreachable when a folder cannot be read.
+    Raises SourceUnreachable when a folder cannot be read, SourceNotFhir for a manifest that is none, SourceIncomplete
+    when files that one names are not there.
     """
 
     def refuse(error: OSError) -> None:
@@ -91,7 +106,16 @@ def found_files(name: str, folder: Path) -> list[Path]:
 
     found = [Path(root) / file for root, _, files in os.walk(folder, onerror=refuse) for file in files]
     named = sorted(path for path in found if _FILE_NAME.fullmatch(path.name))
-    return [path for path in named if path.is_file() or path.is_symlink()]
+    files = [path for path in named if path.is_file() or path.is_symlink()]
+    manifests = {path.parent: path for path in files if path.name == MANIFEST}
+    beside: dict[Path, list[Path]] = {parent: [] for parent in manifests}
+    alone: list[Path] = []
+    for path in files:
+        export = next((parent for parent in path.parents if parent in manifests), None)
+        (alone if export is None else beside[export]).append(path)
+    exports = {manifests[each]: kept_export(name, manifests[each], beside[each]) for each in manifests}
+    in_order = sorted([*((path, (path,)) for path in alone), *((path, each.files) for path, each in exports.items())])
+    return [path for _, paths in in_order for path in paths], list(exports.values())
 
 
 def _land(run: OpenRun, path: Path, folder: Path) -> LandedFile:
@@ -100,7 +124,7 @@ def _land(run: OpenRun, path: Path, folder: Path) -> LandedFile:
     original_sha256 = _copy(path, copy, compress=not compression)
     draft = LandedFile(
         name=copy.name,
-        original=os.fsencode(path.relative_to(folder)).decode(errors="replace"),
+        original=_original(path, folder),
         format="bundle" if ending == ".json" else "ndjson",
         resource_type=None,
         resources={},
@@ -124,6 +148,10 @@ def endings(path: Path) -> tuple[str, str]:
     match = _FILE_NAME.fullmatch(path.name)
     assert match is not None
     return match[1].lower(), (match[2] or "").lower()
+
+
+def _original(path: Path, folder: Path) -> str:
+    return os.fsencode(path.relative_to(folder)).decode(errors="replace")
 
 
 def _copy(path: Path, copy: Path, compress: bool) -> str:

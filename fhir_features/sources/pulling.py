@@ -21,7 +21,7 @@ from fhir_features.errors import LakeLocked, LandingError, SourceIncomplete
 from fhir_features.sources.bulk import land_bulk
 from fhir_features.sources.bulk_export import export_url
 from fhir_features.sources.checkpoint import OpenRun, open_run
-from fhir_features.sources.files import files_types, files_warnings, land_files
+from fhir_features.sources.files import land_files
 from fhir_features.sources.landing import LandedRun, LandedType, runs_of_source
 from fhir_features.sources.progress import Progress, silent
 from fhir_features.sources.search import land_search
@@ -112,10 +112,8 @@ def _landed_from_files(
     name: str, source: Source, run: OpenRun, earlier: Sequence[LandedRun], progress: Progress
 ) -> LandedRun | None:
     landed = {file.original_sha256 for past in earlier for file in past.files if file.original_sha256}
-    land_files(name, source, run, landed, progress)
-    if not run.files():
-        return None
-    return _record(name, source, run, files_types(source, run), files_warnings(source, run))
+    types, warnings = land_files(name, source, run, landed, progress)
+    return _record(name, source, run, types, warnings) if run.files() else None
 
 
 def _landed_from_search(

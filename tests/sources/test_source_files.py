@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
 
 from fhir_features.config import Config, load_config
-from fhir_features.errors import LandingError, SourceIncomplete, SourceUnreachable
+from fhir_features.errors import LandingError, SourceIncomplete, SourceNotFhir, SourceUnreachable
 from fhir_features.sources import LandedRun, UnreadableRest, landed_runs, pull, read_lines, reading, verify_run
 
 SAMPLE = Path(__file__).parents[3] / "shared" / "data" / "synthea_r4"
@@ -108,6 +109,84 @@ def test_a_bundle_gives_its_entries_whole_and_deletions_among_them(tmp_path):
     assert (run.files[0].format, run.files[0].lines, run.files[0].resources) == ("bundle", 2, {"Patient": 1})
     assert run.files[0].original == "Jane_Doe_1c.json"
     assert not [path for path in run.folder.iterdir() if "Jane" in path.name]
+
+
+TIME = "2026-01-05T10:00:00.000Z"
+
+
+def export(folder: Path, errors: list[dict[str, Any]] | None = None, **more: Any) -> None:
+    """An export as its files and manifest.json lie in a folder that somebody downloaded it into."""
+    folder.mkdir(parents=True, exist_ok=True)
+    address = "https://fhir.example.org/bulk/7/"
+    deleted = {"resourceType": "Bundle", "entry": [{"request": {"method": "DELETE", "url": "Patient/p9"}}]}
+    (folder / "Patient-1.ndjson.gz").write_bytes(gzip.compress(PATIENTS[0] + b"\n" + PATIENTS[1] + b"\n", mtime=0))
+    (folder / "removed.ndjson").write_bytes(json.dumps(deleted).encode())
+    (folder / "left-over.ndjson").write_bytes(PATIENTS[2])
+    manifest = {
+        "transactionTime": TIME,
+        "request": f"{address}$export",
+        "requiresAccessToken": True,
+        "output": [{"type": "Patient", "url": f"{address}Patient-1.ndjson?expires=1"}],
+        "deleted": [{"type": "Bundle", "url": f"{address}removed.ndjson"}],
+        "error": [],
+    }
+    if errors is not None:
+        lines = [json.dumps({"resourceType": "OperationOutcome", "issue": [each]}) for each in errors]
+        (folder / "errors.ndjson").write_text("\n".join(lines))
+        manifest["error"] = [{"type": "OperationOutcome", "url": "errors.ndjson"}]
+    (folder / "manifest.json").write_text(json.dumps(manifest | more))
+
+
+def test_of_an_export_the_files_that_its_manifest_names_are_landed_deletions_first(tmp_path):
+    config = configured(tmp_path, "Patient", "Observation")
+    export(tmp_path / "in" / "monday", [{"severity": "warning", "code": "timeout", "diagnostics": "Jane"}])
+    (tmp_path / "in" / "alone.ndjson").write_bytes(PATIENTS[2])
+
+    (summary,) = pull(config)
+
+    (run,) = landed_runs(config.warehouse.path / "landing")
+    assert [file.original for file in run.files] == [
+        "alone.ndjson",
+        "monday/removed.ndjson",
+        "monday/Patient-1.ndjson.gz",
+    ]
+    assert {of.watermark.isoformat() for of in summary.types} == {"2026-01-05T10:00:00+00:00"}
+    assert all(of.complete for of in run.types.values())
+    assert "the server remarked on the export: warning timeout" in summary.warnings
+    assert pull(config)[0].run_id is None
+    export(tmp_path / "in" / "tuesday", transactionTime="2026-01-06T10:00:00Z")
+    (tmp_path / "in" / "tuesday" / "Patient-1.ndjson.gz").write_bytes(gzip.compress(PATIENTS[2] + b" "))
+    assert pulled(config).types["Patient"].watermark.day == 6
+
+
+@pytest.mark.parametrize(
+    ("issue", "lacking"),
+    [
+        ({"severity": "error", "code": "exception", "diagnostics": "of Observation"}, ["Observation"]),
+        ({"severity": "fatal", "code": "exception"}, ["Observation", "Patient"]),
+    ],
+)
+def test_what_an_export_could_not_give_keeps_the_watermark(tmp_path, issue, lacking):
+    config = configured(tmp_path, "Patient", "Observation")
+    export(tmp_path / "in", [issue])
+    with pytest.raises(SourceIncomplete, match="the server could not export everything"):
+        pull(config)
+    (run,) = landed_runs(config.warehouse.path / "landing")
+    assert sorted(name for name, of in run.types.items() if not of.complete) == lacking
+
+
+def test_a_manifest_that_names_what_is_not_there_or_is_none_is_one_line(tmp_path):
+    config = configured(tmp_path)
+    export(tmp_path / "in", output=[{"url": "https://fhir.example.org/Jane_Doe.ndjson"}])
+    with pytest.raises(SourceIncomplete, match=r"1 of the 2 files that a manifest\.json in its folder names") as raised:
+        pull(config)
+    assert "Jane" not in str(raised.value)
+    (tmp_path / "in" / "manifest.json").write_text('{"name": "of something else"}')
+    with pytest.raises(SourceNotFhir, match=r"a manifest\.json in its folder is not that of a Bulk Data export"):
+        pull(config)
+    export(tmp_path / "in", transactionTime="soon")
+    run = pulled(config)
+    assert (run.types["Patient"].watermark, len(run.warnings)) == (run.started_at, 2)
 
 
 def test_an_unchanged_folder_makes_no_second_run_and_a_new_file_only_itself(tmp_path):
