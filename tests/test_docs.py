@@ -118,3 +118,15 @@ def test_every_page_is_linked_and_every_link_leads_to_one():
     root = Path(__file__).parents[1]
     linked = set(re.findall(r"\]\((docs/[^)]+)\)", README))
     assert linked == {str(page.relative_to(root)) for page in (root / "docs").glob("*.md")}
+
+
+def test_every_behaviour_of_servers_has_a_test_that_is_there_or_is_said_to_have_none():
+    tests = Path(__file__).parent
+    page = (tests.parent / "docs" / "sources.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| .* \| (.*) \|$", page.split("## What servers do")[1], re.MULTILINE)
+    assert {int(number) for number, _ in rows} == set(range(1, 24))
+    for number, covered_by in rows:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", covered_by)
+        assert named or covered_by.startswith(("not covered: ", "does not arise: ")), number
+        for file, name in named:
+            assert f"\ndef {name}(" in (tests / file).read_text(encoding="utf-8"), name

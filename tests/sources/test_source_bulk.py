@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -357,6 +358,24 @@ def test_a_file_that_never_comes_whole_is_landed_as_far_as_it_goes_and_keeps_the
     assert run.types["Observation"].entries >= rest
     assert held.asked().count("/files/0/Observation-0") == transport.TRIES
     assert held.asked("DELETE") == ["/status/0"]
+
+
+def test_no_more_than_five_files_are_asked_for_at_once(held, exporting):
+    held.server.resources = [resource("Patient", number) for number in range(200)]
+    asked: set[str] = set()
+    most: list[int] = []
+
+    def notice(request: Request) -> None:
+        if request.path.startswith("/files"):
+            asked.add(request.path)
+            most.append(len(asked))
+            time.sleep(0.01)
+            asked.remove(request.path)
+
+    held.before = notice
+    assert len(landed(pulled(exporting()))) == 200
+    # Epic lets a client have no more.
+    assert len(most) == 20 and max(most) <= 5
 
 
 def test_a_file_that_cannot_be_had_now_leaves_the_export_to_the_next_pull(held, exporting):
