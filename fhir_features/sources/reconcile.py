@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ def reconcile(
 ) -> Reconciliation:
     """Compare a source's server with the lake, and land a deletion for each resource that is gone, unless `dry_run`.
 
-    A deletion is known from now, when it was found. Killed in the middle it leaves nothing behind.
+    A deletion is known from now, when it was found. Killed in the middle it has landed nothing, and is run again.
 
     Raises GateRefused when more than `max_share` of a type would be deleted, UsageError for a source that is no server,
     LakeError without a lake, LakeLocked while the source is pulled, LandingError when the landing cannot be written,
@@ -93,10 +94,11 @@ def reconcile(
     types = tuple(resource_type for resource_type in source.resource_types if resource_type in EVENT_TABLES)
     landing = config.warehouse.path / "landing"
     with reading(config.warehouse.path / "lake") as con, landing_of(landing / name, name), _aside(landing, name) as run:
-        con.execute("SET memory_limit = '1GB'")
-        create_views(con, newest_store_seq(con))
         searched = source.model_copy(update={"resource_types": types})
         scans = land_search(name, searched, run, [], progress, elements="id")
+        # After the scan, which may have taken hours: what was normalized meanwhile lives too.
+        create_views(con, newest_store_seq(con))
+        con.execute("SET memory_limit = '1GB'")
         with Client(name, source) as client:
             comparison = _Comparison(name, source, con, client, max_share, progress)
             deletions = run.folder / "deletions-0001.ndjson.zst"
@@ -243,6 +245,8 @@ def _aside(landing: Path, name: str) -> Iterator[OpenRun]:
 
 def _land(folder: Path, name: str, source: Source, deletions: Path, lines: int) -> str:
     """Land the deletions as a finished run; its id."""
+    with deletions.open("rb") as file_on_disk:
+        os.fsync(file_on_disk.fileno())
     now = dt.datetime.now(UTC)
     run_folder = folder / run_id_of(now)
     run_folder.mkdir()
