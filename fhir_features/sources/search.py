@@ -14,7 +14,7 @@ from functools import partial
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 from fhir_features.config import ResourceType, Source
-from fhir_features.errors import SourceIncomplete, SourceNotFhir, UsageError
+from fhir_features.errors import SourceIncomplete, SourceNotFhir, SourceUnreachable, UsageError
 from fhir_features.sources.checkpoint import OpenRun, TypeState
 from fhir_features.sources.client import Client
 from fhir_features.sources.history import history_page, is_history
@@ -224,7 +224,15 @@ class _Search:
         """Land one page; False when the server does not know its link any more."""
         asked_at = dt.datetime.now(UTC)
         url = state.next_url or self._first_url(state, only)
-        answer = self._client.get(url)
+        try:
+            answer = self._client.get(url)
+        except SourceUnreachable:
+            if state.next_url is None or not self._has_come_whole(state, only):
+                raise
+            state.warn(f"the last link of a search for {state.resource_type} does not answer")
+            state.next_url = None
+            self._run.store_page(state, [], asked_at)
+            return True
         if state.next_url is not None and answer.status in (400, 404, 410):
             return False
         if state.next_url is None and self._asks_for_less(state, answer):
@@ -259,9 +267,13 @@ class _Search:
         asked = {**only, **state.request}
         if not state.cuts:
             return f"{self._base}/{place}?{urlencode(asked, safe=':')}"
-        begin, end = [state.since, *state.cuts, None][state.window : state.window + 2]
         asked.pop("_lastUpdated", None)
-        return f"{self._base}/{place}?{urlencode([*asked.items(), *_updated(begin, end)], safe=':')}"
+        return f"{self._base}/{place}?{urlencode([*asked.items(), *_updated(*_bounds(state))], safe=':')}"
+
+    def _has_come_whole(self, state: TypeState, only: Mapping[str, str]) -> bool:
+        """Whether a scan gave as many resources as the server counts now."""
+        count = None if state.history else self._count(state, only, *_bounds(state))
+        return count is not None and state.ids >= count
 
     def _count(
         self, state: TypeState, only: Mapping[str, str], begin: dt.datetime | None, end: dt.datetime | None
@@ -333,6 +345,12 @@ class _Part:
     new: TypeState
     patients: Sequence[int | None]
     categories: Sequence[str | None]
+
+
+def _bounds(state: TypeState) -> tuple[dt.datetime | None, dt.datetime | None]:
+    """Between which instants the resources were last updated that a scan reads."""
+    instants = [state.since, *state.cuts, None]
+    return instants[state.window], instants[state.window + 1]
 
 
 def _updated(begin: dt.datetime | None, end: dt.datetime | None) -> list[tuple[str, str]]:

@@ -294,6 +294,31 @@ def test_links_that_go_in_a_circle_come_to_an_end(server, searching, monkeypatch
     assert {each["id"] for each in landed(pulled(config))} == {"patient-0", "patient-1"}
 
 
+@pytest.mark.parametrize(("written_meanwhile", "whole"), [(0, True), (1, False)])
+def test_a_link_that_never_answers_is_the_end_only_if_the_server_counts_no_more(
+    server, searching, written_meanwhile, whole
+):
+    server.resources = patients(25)
+    beyond = {"relation": "next", "url": f"{server.base}/Patient?_count=10&_offset=30"}
+
+    def answer(request: Request) -> Reply | None:
+        offset = request.parameters.get("_offset")
+        if offset == "20":
+            bundle = json.loads(server.bundle(request))
+            server.resources = patients(25 + written_meanwhile)
+            return Reply(body=json.dumps(bundle | {"link": [beyond]}).encode())
+        return Reply(length=10) if offset == "30" else None
+
+    server.scripted = answer
+    if whole:
+        run = pulled(searching())
+        assert landed(run) == patients(25)
+        assert run.types["Patient"].warnings == ("the last link of a search for Patient does not answer",)
+    else:
+        with pytest.raises(SourceUnreachable):
+            pull(searching())
+
+
 @pytest.mark.parametrize("status", [400, 404, 410])
 def test_a_link_that_has_expired_starts_the_type_again(server, searching, status):
     server.resources = patients(35)
