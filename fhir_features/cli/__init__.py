@@ -17,6 +17,7 @@ COMMANDS = (
     "doctor",
     "pull",
     "normalize",
+    "quarantine",
     "reconcile",
     "features",
     "build",

@@ -14,7 +14,8 @@ from fhir_features.lake.attach import (
 )
 from fhir_features.lake.evidence import Evidence, evidence
 from fhir_features.lake.scan import create_views, newest_store_seq
-from fhir_features.lake.schema import EVENT_TABLES, Table
+from fhir_features.lake.schema import EVENT_TABLES
+from fhir_features.lake.table import Table
 from fhir_features.lake.usage import code_counts, rows_and_patients
 
 __all__ = [

@@ -1,7 +1,7 @@
 """What does it rest on that rows count as known when they do (TIME rule 11)? In: the lake. Out: counts of resource
 versions by source, resource type and `known_at_source`, as the view `evidence` of the lake and as records.
 
-A snapshot that was stated anew counts once, as it is now.
+A version that was stated anew counts once, as it is now.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ CREATE VIEW lake.evidence AS
 WITH restated AS (
   SELECT DISTINCT site, resource_type, resource_id, version
   FROM closings
-  WHERE reason = 'witnessed'
+  WHERE reason IN ('witnessed', 'reopened')
 ),
 counted AS ({types}
 )

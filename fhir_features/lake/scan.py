@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import duckdb
 
-from fhir_features.lake.schema import EVENT_TABLES, MEDICATION_REQUESTS, WATERMARKS
+from fhir_features.lake.ledger import WATERMARKS
+from fhir_features.lake.schema import EVENT_TABLES, MEDICATION_REQUESTS
 
 # Of a USMALLINT, which buckets are numbered with.
 _LAST_BUCKET = 65_535

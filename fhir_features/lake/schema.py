@@ -7,11 +7,10 @@ for snapshots up to two states) of the event table of its type.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from fhir_features.lake.ledger import COMMITS, META, QUARANTINE, QUARANTINE_RESOLVED, WATERMARKS
+from fhir_features.lake.table import Columns, Table
 
-FORMAT_VERSION = 3
-
-Columns = tuple[tuple[str, str], ...]
+FORMAT_VERSION = 4
 
 # What every event row has, in this order, before the columns of its type.
 _EVENT: Columns = (
@@ -32,20 +31,6 @@ _EVENT: Columns = (
 _ORIGIN: Columns = (("source", "VARCHAR"), ("run_id", "VARCHAR"), ("store_seq", "BIGINT"))
 
 _CODE: Columns = (("code_id", "BIGINT"), ("code_text", "VARCHAR"), ("categories", "VARCHAR[]"))
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table: its name, its columns as (name, DuckDB type), and the columns that order its rows in a file."""
-
-    name: str
-    columns: Columns
-    sort: tuple[str, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the columns, in order."""
-        return tuple(name for name, _ in self.columns)
 
 
 OBSERVATIONS = Table(
@@ -170,8 +155,8 @@ PATIENTS = Table(
 )
 
 # One row a resource version that was received and whose id could be read: the index that orders versions, finds
-# duplicates, and says in which bucket the one before a version lies (TIME rules 7 and 13). A snapshot whose beginning
-# is proven by what comes later gets a second row, the newer of which counts (normalize.restating).
+# duplicates, and says in which bucket the one before a version lies (TIME rules 7 and 13). What is stated anew
+# (normalize.restating) or passes a retry gets a second row, the newer of which counts.
 VERSIONS = Table(
     "versions",
     (
@@ -215,7 +200,7 @@ CLOSINGS = Table(
         (
             "reason",
             "VARCHAR",
-        ),  # superseded, entered-in-error, deleted, subject-changed, quarantined, revised, witnessed
+        ),  # superseded, entered-in-error, deleted, subject-changed, quarantined, revised, witnessed, reopened
         ("closed_by", "VARCHAR"),  # the version that closed it
         ("store_seq", "BIGINT"),
     ),
@@ -320,58 +305,6 @@ PROVENANCES = Table(
     ("site", "target_type", "target_id", "recorded_at", "resource_id", "version"),
 )
 
-QUARANTINE = Table(
-    "quarantine",
-    (
-        ("source", "VARCHAR"),
-        ("site", "VARCHAR"),
-        ("run_id", "VARCHAR"),
-        ("file", "VARCHAR"),  # as the source named it
-        ("line", "BIGINT"),  # from 1; of a Bundle the number of the entry
-        ("resource_type", "VARCHAR"),
-        ("resource_id", "VARCHAR"),
-        ("json_path", "VARCHAR"),
-        ("rule", "VARCHAR"),
-        ("reason", "VARCHAR"),
-        ("store_seq", "BIGINT"),
-    ),
-    ("run_id", "file", "line"),
-)
-
-# One row a normalized run and resource type. The newest row of a site and type has its watermark.
-WATERMARKS = Table(
-    "watermarks",
-    (
-        ("site", "VARCHAR"),
-        ("resource_type", "VARCHAR"),
-        ("watermark", "TIMESTAMPTZ"),
-        ("kind", "VARCHAR"),  # of the source
-        ("source", "VARCHAR"),
-        ("run_id", "VARCHAR"),
-        ("store_seq", "BIGINT"),
-    ),
-    ("site", "resource_type"),
-)
-
-# One row a commit that brought a run: the store's own clock, and the balance of what the run received.
-COMMITS = Table(
-    "commits",
-    (
-        ("store_seq", "BIGINT"),
-        ("source", "VARCHAR"),
-        ("run_id", "VARCHAR"),
-        ("received", "BIGINT"),
-        ("normalized", "BIGINT"),
-        ("quarantined", "BIGINT"),
-        ("duplicates", "BIGINT"),
-        ("ignored", "BIGINT"),
-    ),
-    ("store_seq",),
-)
-
-# What is fixed when a lake is made: format_version, buckets.
-META = Table("meta", (("key", "VARCHAR"), ("value", "VARCHAR")), ("key",))
-
 EVENT_TABLES: dict[str, Table] = {
     "Patient": PATIENTS,
     "Encounter": ENCOUNTERS,
@@ -392,6 +325,7 @@ TABLES: tuple[Table, ...] = (
     REPORTED_RESULTS,
     PROVENANCES,
     QUARANTINE,
+    QUARANTINE_RESOLVED,
     WATERMARKS,
     COMMITS,
     META,

@@ -28,7 +28,7 @@ WITH versions_of_it AS (
     SELECT site, resource_id, version, {held}
     FROM lake.{table}
     SEMI JOIN of_conditions USING ({key})
-    WHERE site = {site} AND state = 1
+    WHERE site = {site} AND state = 1 AND {then}
   ) h
   JOIN lake.versions v USING (site, resource_id, version)
   WHERE v.resource_type = '{resource_type}'
@@ -49,7 +49,7 @@ WITH RECURSIVE issues AS (
   UNION ALL
   SELECT observation_id, issued_at
   FROM lake.reported_results
-  WHERE site = {site}
+  WHERE site = {site} AND {then}
 ),
 panels AS (
   SELECT v.resource_id AS panel_id, unnest(s.members) AS member_id
@@ -81,7 +81,7 @@ WITH provenances AS (
   UNION ALL
   SELECT target_type, target_id, recorded_at, transmitted
   FROM lake.provenances
-  WHERE site = {site}
+  WHERE site = {site} AND {then}
 )
 SELECT
   target_type AS resource_type,
@@ -93,9 +93,15 @@ SEMI JOIN new_versions v ON v.resource_type = target_type AND v.resource_id = ta
 GROUP BY ALL"""
 
 
-def create_context(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
+def create_context(con: duckdb.DuckDBPyConnection, run: LandedRun, until: int | None = None) -> None:
     """Make `birth_dates`, `encounter_starts`, `encounter_ends` and `encounter_diagnoses` for conditions,
-    `report_issues` for results, and `provenance_dates` for whatever Provenances are about."""
+    `report_issues` for results, and `provenance_dates` for whatever Provenances are about.
+
+    With `until`, only what came with the runs of the commits up to it counts as held.
+    """
+    then = "true"
+    if until is not None:
+        then = f"(source, run_id) IN (SELECT (source, run_id) FROM lake.commits WHERE store_seq <= {until})"
     con.execute("""
 CREATE TEMP TABLE of_conditions AS
 SELECT DISTINCT v.patient_id, c.encounter_id AS resource_id
@@ -119,7 +125,8 @@ JOIN new_versions v USING (row_no)""")
                 table=EVENT_TABLES[resource_type].name,
                 resource_type=resource_type,
                 site=literal(run.site),
+                then=then,
             )
         )
-    con.execute(_REPORT_ISSUES.format(site=literal(run.site)))
-    con.execute(_PROVENANCE_DATES.format(site=literal(run.site)))
+    con.execute(_REPORT_ISSUES.format(site=literal(run.site), then=then))
+    con.execute(_PROVENANCE_DATES.format(site=literal(run.site), then=then))

@@ -43,11 +43,14 @@ VERSION_COLUMNS: Columns = (
     ("withdrawn", pa.bool_()),
     ("file_no", pa.int32()),
     ("line", pa.int64()),
+    ("entry", pa.int32()),
     ("system", pa.string()),
 )
 QUARANTINE_COLUMNS: Columns = (
+    ("row_no", pa.int64()),
     ("file_no", pa.int32()),
     ("line", pa.int64()),
+    ("entry", pa.int32()),
     ("resource_type", pa.string()),
     ("resource_id", pa.string()),
     ("json_path", pa.string()),
@@ -55,8 +58,9 @@ QUARANTINE_COLUMNS: Columns = (
     ("reason", pa.string()),
 )
 
-# Received at (UTC, microseconds since 1970), number of the file in the run, number of the line in the file.
-Place = tuple[int, int, int]
+# Received at (UTC, microseconds since 1970), number of the file in the run, number of the line in the file, and number
+# of the entry where the line is a Bundle of an NDJSON file.
+Place = tuple[int, int, int, int | None]
 
 
 class Name(NamedTuple):
@@ -140,7 +144,7 @@ class Decoder:
             self._take(other, place)
 
     def entry(self, line: bytes, place: Place) -> None:
-        """Take an entry of a Bundle file."""
+        """Take an entry of a Bundle."""
         try:
             entry = _ENTRY.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -169,12 +173,12 @@ class Decoder:
 
     def _bundle(self, line: bytes, place: Place) -> None:
         try:
-            bundle = _BUNDLE.decode(line)
+            found = entries(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self._take(_rejected(Name("Bundle"), error), place)
             return
-        for entry in with_local_references(bundle.entry):
-            self.entry(entry, place)
+        for number, entry in enumerate(found, start=1):
+            self.entry(entry, (*place[:3], number))
 
     def _entry(self, entry: fhir.Entry, place: Place) -> None:
         other: Other | None
@@ -212,19 +216,10 @@ class Decoder:
         version = (self.received, resource_type, resource.id, meta.version_id, meta.last_updated)
         named = meta.version_id and meta.last_updated
         content_hash = None if named else content_id(msgspec.json.decode(line))
-        received_at, file_no, number = place
+        received_at, *where = place
+        withdrawn = status == "entered-in-error"
         self._versions.append(
-            (
-                *version,
-                received_at,
-                content_hash,
-                patient_id,
-                "normalized",
-                status == "entered-in-error",
-                file_no,
-                number,
-                meta.source,
-            )
+            (*version, received_at, content_hash, patient_id, "normalized", withdrawn, *where, meta.source)
         )
         self._rows[resource_type] += rows
         self.received += 1
@@ -242,10 +237,9 @@ class Decoder:
 
     def _reject(self, rejected: Rejected, place: Place) -> None:
         name = rejected.name
-        _, file_no, line = place
-        self._quarantine.append(
-            (file_no, line, name.resource_type, name.resource_id, rejected.json_path, rejected.rule, rejected.reason)
-        )
+        _, *where = place
+        told = (rejected.json_path, rejected.rule, rejected.reason)
+        self._quarantine.append((self.received, *where, name.resource_type, name.resource_id, *told))
         says_status = name.status is not None or name.resource_type in (
             "Patient",
             "Condition",
@@ -257,10 +251,13 @@ class Decoder:
             self._name(name, "quarantined", None, place)
 
     def _name(self, name: Name, outcome: str, content_hash: int | None, place: Place) -> None:
-        received_at, file_no, line = place
-        self._versions.append(
-            (self.received, *name[:4], received_at, content_hash, None, outcome, False, file_no, line, None)
-        )
+        received_at, *where = place
+        self._versions.append((self.received, *name[:4], received_at, content_hash, None, outcome, False, *where, None))
+
+
+def entries(line: bytes) -> list[bytes]:
+    """The entries of a line that is a Bundle, their references resolved. Raises DecodeError when it is none."""
+    return list(with_local_references(_BUNDLE.decode(line).entry))
 
 
 _NO_META = fhir.Meta()

@@ -49,37 +49,43 @@ def decoded(run: LandedRun, dialect: Dialect, progress: Progress, processes: int
 
     Raises LandingError for a file that is gone, LakeError when a process ends before its time.
     """
-    chunks = _chunks(_lines(run, progress))
+    lines = _lines(run, progress)
     if processes is None:
         large = sum(file.lines for file in run.files) >= _LARGE_RUN_LINES
         processes = min(len(os.sched_getaffinity(0)), _MOST_PROCESSES) if large else 1
     if processes > 1:
-        yield from _decoded_elsewhere(chunks, dialect, processes)
+        yield from _decoded_elsewhere(_chunks(lines), dialect, processes)
     else:
-        decoder = Decoder(dialect)
-        for chunk in chunks:
-            yield _decode(decoder, chunk)
+        yield from decoded_here(lines, dialect)
+
+
+def decoded_here(lines: Iterator[Line], dialect: Dialect) -> Iterator[Batch]:
+    """The batches of some lines, at least one, without another process."""
+    decoder = Decoder(dialect)
+    for chunk in _chunks(lines):
+        yield _decode(decoder, chunk)
 
 
 def _lines(run: LandedRun, progress: Progress) -> Iterator[Line]:
     for file_no, file in enumerate(run.files):
-        for line in _lines_of(run.folder, file_no, file):
+        for line in lines_of(run.folder, file_no, file):
             yield line
-            *_, number = line[1]
+            _, _, number, _ = line[1]
             if number % 1000 == 0:
                 progress(run.source, f"file {file_no + 1}", number, file.lines)
         progress(run.source, f"file {file_no + 1}", file.lines, file.lines)
 
 
-def _lines_of(folder: Path, file_no: int, file: LandedFile) -> Iterator[Line]:
+def lines_of(folder: Path, file_no: int, file: LandedFile) -> Iterator[Line]:
+    """The lines of one landed file, and the rest of it that cannot be read. Raises LandingError when it is gone."""
     seen_at, received_us = None, 0
     try:
         for number, received_at, line in read_lines(folder, file):
             if received_at is not seen_at:
                 seen_at, received_us = received_at, epoch_us(received_at)
-            yield file.format, (received_us, file_no, number), line
+            yield file.format, (received_us, file_no, number, None), line
     except UnreadableRest as rest:
-        place = (epoch_us(rest.received_at), file_no, rest.line)
+        place = (epoch_us(rest.received_at), file_no, rest.line, None)
         yield file.format, place, Rest(file.resource_type, rest.reason)
 
 

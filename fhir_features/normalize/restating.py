@@ -1,9 +1,14 @@
-"""Which snapshots are no longer snapshots, because what arrives now proves when they began (TIME rules 6 and 7)?
+"""Which versions on record are to be stated anew, because what arrives now shows them in another light?
 
-In go `ordered_versions`, the policies and the lake; out come `restated` (a row a held version, with the name and the
-known_at that it has from now on) and `restated_closings`. A snapshot that is on record keeps its rows, each closed as
-early as it was known, and gets one new row that counts as if the run that brings its predecessor had come first: in
-whichever order runs are normalized, the same versions are known from the same instants.
+In go `ordered_versions`, the policies and the lake; out come `restated` (a row a held version, with the name, the
+states and the known_at that it has from now on) and `restated_closings`. What is on record keeps its rows, each closed
+as early as it was known, and gets new ones. Two cases:
+
+- `witnessed`: a snapshot whose beginning is proven now (TIME rules 6 and 7) counts as if the run that brings its
+  predecessor had come first: in whichever order runs are normalized, the same versions are known from the same
+  instants.
+- `reopened`: what was closed by something in the quarantine that a retry reads as known later, or as a duplicate, is
+  closed by whatever closes it now.
 """
 
 from __future__ import annotations
@@ -15,23 +20,49 @@ from fhir_features.lake import EVENT_TABLES, first_version_no, identifier, liter
 from fhir_features.normalize.policies import HAVE_CATEGORIES, SERVER_AT, add_policies
 from fhir_features.sources import LandedRun
 
-# What stands behind the version's name in the row that states it anew.
-_MARK = "~witnessed"
+_REOPENED = """
+CREATE TEMP TABLE reopened AS
+WITH read_again AS (
+  SELECT resource_type, resource_id, version AS closed_by, row_no
+  FROM lake.versions
+  SEMI JOIN resolved_rows USING (row_no)
+  WHERE source = {source} AND run_id = {run_id} AND outcome = 'quarantined'
+),
+read_now AS (
+  SELECT row_no, c.known_at
+  FROM new_versions
+  JOIN version_clocks c USING (row_no)
+)
+SELECT DISTINCT resource_type, resource_id, c.version
+FROM lake.closings c
+JOIN read_again USING (resource_type, resource_id, closed_by)
+LEFT JOIN read_now n USING (row_no)
+WHERE c.site = {site} AND c.reason = 'quarantined' AND (n.known_at <= c.closed_at) IS NOT TRUE"""
 
-_REWITNESSED = """
-CREATE TEMP TABLE rewitnessed AS
+# The reason stands behind the version's name in the row that states it anew.
+_TO_RESTATE = """
+CREATE TEMP TABLE to_restate AS
+WITH shown_anew AS (
+  SELECT
+    o.*,
+    r.version IS NOT NULL AS is_reopened,
+    CASE WHEN witnessed AND NOT was_witnessed THEN 'witnessed' ELSE 'reopened' END AS reason
+  FROM ordered_versions o
+  LEFT JOIN reopened r USING (resource_type, resource_id, version)
+  WHERE is_held AND outcome = 'normalized'
+)
 SELECT
-  resource_type, resource_id, version, concat(version, '{mark}') AS restated_as,
+  resource_type, resource_id, version, concat(version, '~', reason) AS restated_as,
   -({first_version_no} + row_number() OVER (ORDER BY resource_type, resource_id, version)) AS restated_no,
-  states, received_at, last_updated
-FROM ordered_versions
-WHERE is_held AND outcome = 'normalized' AND witnessed AND NOT was_witnessed"""
+  reason, is_reopened, states, received_at, last_updated
+FROM shown_anew
+WHERE reason = 'witnessed' OR is_reopened"""
 
 _RESTATED = """
 CREATE TEMP TABLE {restated_table} AS
 WITH clocked AS (
   SELECT v.*, p.categories, p.policy, {server_at} AS server_at
-  FROM rewitnessed v
+  FROM to_restate v
   JOIN policies p USING (resource_type)
   WHERE resource_type = '{resource_type}'
 ),
@@ -45,30 +76,44 @@ SELECT
   e.* REPLACE (
     r.restated_as AS version,
     r.restated_no AS version_no,
-    r.stated_at AS known_at,
-    CASE WHEN r.stated_at = r.server_at THEN 'last_updated' ELSE 'received' END AS known_at_source
+    CASE WHEN reason = 'reopened' THEN e.known_at ELSE r.stated_at END AS known_at,
+    CASE
+      WHEN reason = 'reopened' THEN e.known_at_source
+      WHEN r.stated_at = r.server_at THEN 'last_updated'
+      ELSE 'received'
+    END AS known_at_source
   ),
+  r.reason,
+  CASE WHEN reason = 'reopened' THEN r.states ELSE 1 END AS states,
   e.version AS replaced,
   e.version_no AS replaced_no,
   e.known_at AS replaced_known_at,
-  coalesce(e.effective_precision, 'derived') = 'derived' AND e.effective_at = e.known_at AS true_when_known
+  reason = 'witnessed' AND coalesce(e.effective_precision, 'derived') = 'derived' AND e.effective_at = e.known_at
+    AS true_when_known
 FROM lake.{table} e
 JOIN stated r ON r.resource_id = e.resource_id AND r.version = e.version AND r.categories = {categories}
-WHERE e.site = {site} AND (r.states > 1 OR r.stated_at <> e.known_at)"""
+WHERE e.site = {site} AND (r.states > 1 OR r.stated_at <> e.known_at OR r.is_reopened)"""
 
 
-def restate_snapshots(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source) -> None:
+def create_reopened(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
+    """Make `reopened`: what was closed by a reading of one of the `resolved_rows` of a run, and would not be now."""
+    con.execute(_REOPENED.format(site=literal(run.site), source=literal(run.source), run_id=literal(run.run_id)))
+
+
+def restate_versions(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source) -> None:
     """Make `restated` and `restated_closings`, and for each resource type concerned `restated_<table>`."""
-    con.execute(_REWITNESSED.format(mark=_MARK, first_version_no=first_version_no(con)))
+    con.execute("""
+CREATE TEMP TABLE IF NOT EXISTS reopened (resource_type VARCHAR, resource_id VARCHAR, version VARCHAR)""")
+    con.execute(_TO_RESTATE.format(first_version_no=first_version_no(con)))
     con.execute("""
 CREATE TEMP TABLE restated (
   resource_type VARCHAR, resource_id VARCHAR, version VARCHAR, restated_as VARCHAR, restated_no BIGINT,
-  known_at TIMESTAMPTZ)""")
+  reason VARCHAR, states UTINYINT, known_at TIMESTAMPTZ)""")
     con.execute("""
 CREATE TEMP TABLE restated_closings (
   bucket USMALLINT, patient_id VARCHAR, resource_type VARCHAR, resource_id VARCHAR, version VARCHAR,
   version_no BIGINT, state UTINYINT, closed_at TIMESTAMPTZ, reason VARCHAR, closed_by VARCHAR)""")
-    for resource_type in _types(con, "rewitnessed"):
+    for resource_type in _types(con, "to_restate"):
         _restate_type(con, run, source, resource_type)
 
 
@@ -80,7 +125,7 @@ def _restate_type(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source
         new = con.execute(f"""
 SELECT DISTINCT e.categories
 FROM lake.{table} e
-SEMI JOIN rewitnessed r ON r.resource_type = '{resource_type}' AND r.resource_id = e.resource_id
+SEMI JOIN to_restate r ON r.resource_type = '{resource_type}' AND r.resource_id = e.resource_id
 ANTI JOIN policies p ON p.resource_type = '{resource_type}' AND p.categories = e.categories
 WHERE e.site = {site}""").fetchall()
         add_policies(con, source, resource_type, [categories for (categories,) in new])
@@ -96,13 +141,18 @@ WHERE e.site = {site}""").fetchall()
     )
     con.execute(f"""
 INSERT INTO restated
-SELECT DISTINCT '{resource_type}', resource_id, replaced, version, version_no, known_at
-FROM restated_{table}""")
+SELECT DISTINCT '{resource_type}', resource_id, replaced, version, version_no, reason, states, known_at
+FROM restated_{table}
+WHERE state = 1""")
     con.execute(f"""
 INSERT INTO restated_closings
 SELECT DISTINCT bucket, patient_id, '{resource_type}', resource_id, replaced, replaced_no, state, replaced_known_at,
-  'witnessed', version
-FROM restated_{table}""")
+  reason, version
+FROM restated_{table}
+UNION ALL
+SELECT DISTINCT bucket, patient_id, '{resource_type}', resource_id, version, version_no, 0, known_at, 'revised', version
+FROM restated_{table}
+WHERE state = 1 AND states = 2""")
 
 
 def insert_restated(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int) -> None:
@@ -111,16 +161,16 @@ def insert_restated(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: i
         table = EVENT_TABLES[resource_type]
         con.execute(f"""
 INSERT INTO lake.{table.name}
-SELECT * EXCLUDE (replaced, replaced_no, replaced_known_at, true_when_known) REPLACE (
+SELECT * EXCLUDE (reason, states, replaced, replaced_no, replaced_known_at, true_when_known) REPLACE (
   CASE WHEN true_when_known THEN known_at ELSE effective_at END AS effective_at, {store_seq} AS store_seq)
 FROM restated_{table.name}
-WHERE state = 1
+WHERE state >= 2 - states
 ORDER BY {", ".join(identifier(name) for name in table.sort)}""")
         con.execute(f"""
 INSERT INTO lake.versions BY NAME
 SELECT h.* REPLACE (
-  r.restated_as AS version, r.restated_no AS version_no, true AS witnessed, 1 AS states, r.known_at AS known_at,
-  {store_seq} AS store_seq)
+  r.restated_as AS version, r.restated_no AS version_no, h.witnessed OR r.reason = 'witnessed' AS witnessed,
+  r.states AS states, r.known_at AS known_at, {store_seq} AS store_seq)
 FROM lake.versions h
 JOIN restated r USING (resource_type, resource_id, version)
 WHERE h.site = {literal(run.site)} AND h.resource_type = '{resource_type}' AND h.outcome = 'normalized'

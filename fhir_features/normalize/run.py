@@ -8,24 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import duckdb
 import pyarrow as pa
 
 from fhir_features.config import Config, Source
 from fhir_features.errors import ConfigError, LakeError
-from fhir_features.lake import bucket_count, commit, literal, writing
-from fhir_features.normalize.clocks import read_clocks
-from fhir_features.normalize.context import create_context
+from fhir_features.lake import commit, writing
 from fhir_features.normalize.decoding import decoded
 from fhir_features.normalize.dialect import dialect_of
-from fhir_features.normalize.dictionaries import insert_dictionary, insert_resolution, unresolved
-from fhir_features.normalize.events import insert_events
-from fhir_features.normalize.policies import create_policies
-from fhir_features.normalize.restating import insert_restated, restate_snapshots
+from fhir_features.normalize.dictionaries import insert_resolution, unresolved
+from fhir_features.normalize.quarantine import insert_quarantine
 from fhir_features.normalize.staging import Staging
-from fhir_features.normalize.versions import close_versions, order_versions
+from fhir_features.normalize.steps import (
+    Balance,
+    balance,
+    count,
+    derive,
+    drop_temporary_tables,
+    insert,
+    insert_balance,
+)
 from fhir_features.ontology import Ontologies, load_ontologies
 from fhir_features.sources import LandedRun, Progress, landed_runs, verify_run
 from fhir_features.sources.progress import silent
@@ -64,8 +68,8 @@ def normalize(config: Config, progress: Progress = silent) -> list[RunSummary]:
         done = {tuple(row) for row in con.execute("SELECT source, run_id FROM lake.commits").fetchall()}
         for run in runs:
             if (run.source, run.run_id) not in done:
-                source = _source_of(config, run)
-                with _without_values(run):
+                source = source_of(config, run)
+                with without_values(run):
                     summaries.append(_normalize_run(con, run, source, ontologies, progress))
         if unresolved(con, ontologies):
             with commit(con, f"resolve under lock {ontologies.lock_id[:12]}") as store_seq:
@@ -75,7 +79,7 @@ def normalize(config: Config, progress: Progress = silent) -> list[RunSummary]:
 
 
 @contextmanager
-def _without_values(run: LandedRun) -> Iterator[None]:
+def without_values(run: LandedRun) -> Iterator[None]:
     """The messages of DuckDB and Arrow quote values, which are patient data: only their kind may get out."""
     try:
         yield
@@ -86,7 +90,8 @@ def _without_values(run: LandedRun) -> Iterator[None]:
         ) from None
 
 
-def _source_of(config: Config, run: LandedRun) -> Source:
+def source_of(config: Config, run: LandedRun) -> Source:
+    """The source that a run was landed from. Raises ConfigError when it is no longer configured."""
     if run.source not in config.sources:
         raise ConfigError(
             f"run {run.run_id} was landed from source '{run.source}', which {config.file.name} does not have: "
@@ -98,24 +103,17 @@ def _source_of(config: Config, run: LandedRun) -> Source:
 def _normalize_run(
     con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, ontologies: Ontologies, progress: Progress
 ) -> RunSummary:
-    _drop_temporary_tables(con)
+    drop_temporary_tables(con)
     verify_run(run)
     staging = _stage(con, run, source, progress)
-    order_versions(con, run)
-    create_context(con, run)
-    create_policies(con, source)
-    read_clocks(con, source)
-    restate_snapshots(con, run, source)
-    buckets = bucket_count(con)
-    close_versions(con, run, buckets)
+    derive(con, run, source)
     with commit(con, f"normalize {run.source} {run.run_id}") as store_seq:
-        insert_events(con, run, store_seq, source.timezone, buckets)
-        insert_restated(con, run, store_seq)
-        insert_dictionary(con, staging, store_seq)
-        insert_resolution(con, ontologies, store_seq)
-        _insert_quarantine(con, run, store_seq)
+        insert(con, run, source, staging, ontologies, store_seq)
+        insert_quarantine(con, run, store_seq)
         _insert_watermarks(con, run, store_seq)
-        return _summary(con, run, staging, store_seq)
+        of = balance(con, run, staging)
+        insert_balance(con, run, of, store_seq)
+        return _summary(con, run, of, store_seq)
 
 
 def _stage(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, progress: Progress) -> Staging:
@@ -129,19 +127,6 @@ def _stage(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, progr
     return staging
 
 
-def _insert_quarantine(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int) -> None:
-    con.execute("CREATE TEMP TABLE run_files (file_no INTEGER, file VARCHAR)")
-    for file_no, file in enumerate(run.files):
-        con.execute("INSERT INTO run_files VALUES (?, ?)", [file_no, file.original or file.name])
-    con.execute(f"""
-INSERT INTO lake.quarantine
-SELECT {literal(run.source)}, {literal(run.site)}, {literal(run.run_id)}, f.file, q.line, q.resource_type,
-  q.resource_id, q.json_path, q.rule, q.reason, {store_seq}
-FROM staged_quarantine q
-JOIN run_files f USING (file_no)
-ORDER BY file_no, line, json_path""")
-
-
 def _insert_watermarks(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int) -> None:
     for resource_type, landed in sorted(run.types.items()):
         if landed.complete:
@@ -151,54 +136,26 @@ def _insert_watermarks(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq
             )
 
 
-def _summary(con: duckdb.DuckDBPyConnection, run: LandedRun, staging: Staging, store_seq: int) -> RunSummary:
-    def count(sql: str) -> int:
-        row = con.execute(sql).fetchone()
-        assert row is not None
-        return int(row[0])
-
-    normalized = count("SELECT count(*) FROM new_versions WHERE outcome <> 'quarantined'")
-    quarantined = count("SELECT count(*) FROM staged_quarantine")
-    duplicates = count("SELECT count(*) FROM staged_versions WHERE outcome <> 'quarantined'") - normalized
-    ignored = staging.ignored.total()
-    if staging.received != normalized + quarantined + duplicates + ignored:
-        raise LakeError(
-            f"run {run.run_id} of source '{run.source}' does not balance: {staging.received} received, {normalized} "
-            f"normalized, {quarantined} quarantined, {duplicates} duplicates, {ignored} ignored; nothing was written"
-        )
-    con.execute(
-        "INSERT INTO lake.commits VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [store_seq, run.source, run.run_id, staging.received, normalized, quarantined, duplicates, ignored],
-    )
+def _summary(con: duckdb.DuckDBPyConnection, run: LandedRun, of: Balance, store_seq: int) -> RunSummary:
     per_type = con.execute("""
 SELECT resource_type, count(*)
 FROM new_versions
 WHERE outcome = 'normalized'
 GROUP BY ALL
 ORDER BY ALL""").fetchall()
-    early = count(f"""
+    sql = f"""
 SELECT count(*)
 FROM (
   SELECT effective_at, known_at, store_seq FROM lake.observations
   UNION ALL SELECT effective_at, known_at, store_seq FROM lake.conditions
   UNION ALL SELECT effective_at, known_at, store_seq FROM lake.medication_requests
 )
-WHERE store_seq = {store_seq} AND known_at < effective_at""")
+WHERE store_seq = {store_seq} AND known_at < effective_at"""
     return RunSummary(
         source=run.source,
         run_id=run.run_id,
         store_seq=store_seq,
-        received=staging.received,
-        normalized=normalized,
-        quarantined=quarantined,
-        duplicates=duplicates,
-        ignored=ignored,
+        **asdict(of),
         versions=dict(per_type),
-        known_before_effective=early,
+        known_before_effective=count(con, sql),
     )
-
-
-def _drop_temporary_tables(con: duckdb.DuckDBPyConnection) -> None:
-    made = con.execute("SELECT table_name FROM duckdb_tables() WHERE temporary ORDER BY table_name").fetchall()
-    for (name,) in made:
-        con.execute(f"DROP TABLE {name}")

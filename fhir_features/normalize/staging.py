@@ -144,11 +144,12 @@ class Staging:
             return
         self._con.execute(f"""
 INSERT INTO staged_quarantine
-SELECT v.file_no, v.line, v.resource_type, v.resource_id, min(s.bad_path), 'instant', 'it is not a date or time of FHIR'
+SELECT v.row_no, v.file_no, v.line, v.entry, v.resource_type, v.resource_id, min(s.bad_path), 'instant',
+  'it is not a date or time of FHIR'
 FROM {table} s
 JOIN staged_versions v USING (row_no)
 WHERE s.bad_path IS NOT NULL AND v.outcome = 'normalized'
-GROUP BY v.row_no, v.file_no, v.line, v.resource_type, v.resource_id""")
+GROUP BY v.row_no, v.file_no, v.line, v.entry, v.resource_type, v.resource_id""")
         self._con.execute(f"""
 UPDATE staged_versions
 SET outcome = 'quarantined'

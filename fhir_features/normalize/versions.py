@@ -26,12 +26,15 @@ FROM staged_versions
 LEFT JOIN pulled_types p USING (resource_type)
 WHERE outcome <> 'quarantined' OR version_id IS NOT NULL OR last_updated IS NOT NULL"""
 
+# What was set aside and has been read by a retry is held as the retry found it.
 _HELD = """
 CREATE TEMP TABLE held_versions AS
 SELECT h.* EXCLUDE (site, store_seq) RENAME (witnessed AS was_witnessed), true AS is_held,
   version_id IS NULL AND last_updated IS NULL AS anonymous
 FROM lake.versions h
 SEMI JOIN staged_versions USING (resource_type, resource_id)
+ANTI JOIN lake.quarantine_resolved r ON h.outcome = 'quarantined' AND r.source = h.source AND r.run_id = h.run_id
+  AND r.row_no = h.row_no AND r.store_seq > h.store_seq
 WHERE h.site = {site}
 QUALIFY row_number() OVER (PARTITION BY source, run_id, row_no ORDER BY store_seq DESC) = 1"""
 
@@ -173,7 +176,7 @@ WITH known AS (
     coalesce(r.restated_as, o.version) AS version,
     coalesce(r.restated_no, o.version_no) AS version_no,
     coalesce(r.known_at, v.known_at, o.known_at) AS known_at,
-    CASE WHEN r.known_at IS NULL THEN coalesce(v.states, o.states) ELSE 1 END AS states
+    coalesce(r.states, v.states, o.states) AS states
   )
   FROM ordered_versions o
   LEFT JOIN version_clocks v ON v.row_no = CASE WHEN NOT o.is_held THEN o.row_no END
@@ -197,7 +200,7 @@ held_closings AS (
   SELECT resource_type, resource_id, version, min(closed_at) AS closed_at
   FROM lake.closings
   SEMI JOIN ordered_versions USING (resource_type, resource_id)
-  WHERE site = {site} AND reason NOT IN ('revised', 'witnessed')
+  WHERE site = {site} AND reason NOT IN ('revised', 'witnessed', 'reopened')
   GROUP BY ALL
 ),
 closings AS (

@@ -89,7 +89,7 @@ def test_quarantine_names_the_place_and_the_rest_goes_on(name: str, tmp_path: Pa
     summary, quarantine = _run(tmp_path, patient(), line, observation("good"))
     assert (summary.received, summary.normalized, summary.quarantined) == (3, 2, 1)
     ((*place, reason),) = quarantine
-    assert place == ["export.ndjson", 2, resource_type, resource_id, json_path, rule]
+    assert place == ["files-0001.ndjson.zst", 2, resource_type, resource_id, json_path, rule]
     assert reason
     assert _CANARY not in str(quarantine)
 
