@@ -19,19 +19,27 @@ from fhir_features.config import load_config
     metavar="N",
     help="Exit with 1 when a run has more than N resource versions in quarantine.",
 )
+@click.option(
+    "--validate",
+    type=click.Choice(["sample", "all", "off"]),
+    default="sample",
+    show_default=True,
+    help="Hold a sample of the resources (one in 256), all or none to the whole of FHIR R4.",
+)
 @click.pass_obj
-def command(config_path: str, as_json: bool, max_quarantined: int | None) -> None:
+def command(config_path: str, as_json: bool, max_quarantined: int | None, validate: str) -> None:
     """Normalize every landed run that the lake does not have yet, one commit a run.
 
     Printed are the counts of each run in resource versions, which balance: received = normalized + quarantined +
     duplicates + ignored. With --json the same, as a list of {source, run_id, store_seq, received, normalized,
-    quarantined, duplicates, ignored, versions, known_before_effective}.
+    quarantined, duplicates, ignored, versions, known_before_effective, validated, findings}. What validation finds is
+    told, and sets nothing aside.
     """
-    from fhir_features.normalize import normalize
+    from fhir_features.normalize import Validation, normalize
     from fhir_features.sources import on_terminal
 
     with on_terminal() as progress:
-        summaries = normalize(load_config(config_path), progress)
+        summaries = normalize(load_config(config_path), progress, validation=Validation(validate))
     if as_json:
         print(json.dumps([dataclasses.asdict(summary) for summary in summaries], indent=2))
     else:
@@ -43,10 +51,17 @@ def command(config_path: str, as_json: bool, max_quarantined: int | None) -> Non
             )
             for resource_type, versions in s.versions.items():
                 print(f"  {resource_type:<18} {versions:>9,}")
+            for found in s.findings:
+                print(f"  {found.resource_type:<18} {found.versions:>9,} not valid: {found.json_path} {found.rule}")
     if not summaries:
         print("nothing new has landed", file=sys.stderr)
     for s in summaries:
         if s.quarantined:
             print(f"warning: {s.source} {s.run_id}: {s.quarantined:,} in quarantine", file=sys.stderr)
+        if s.findings:
+            print(
+                f"warning: {s.source} {s.run_id}: not all of {s.validated:,} resources that were validated are valid",
+                file=sys.stderr,
+            )
     if max_quarantined is not None and any(s.quarantined > max_quarantined for s in summaries):
         sys.exit(1)

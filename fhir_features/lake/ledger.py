@@ -41,6 +41,25 @@ QUARANTINE_RESOLVED = Table(
     ("source", "run_id", "row_no"),
 )
 
+# What validation found in resources that were normalized all the same (`normalize.validation`). No value is in it.
+FINDINGS = Table(
+    "findings",
+    (
+        ("source", "VARCHAR"),
+        ("site", "VARCHAR"),
+        ("run_id", "VARCHAR"),
+        ("file", "VARCHAR"),
+        ("line", "BIGINT"),
+        ("entry", "INTEGER"),
+        ("resource_type", "VARCHAR"),
+        ("resource_id", "VARCHAR"),
+        ("json_path", "VARCHAR"),
+        ("rule", "VARCHAR"),
+        ("store_seq", "BIGINT"),
+    ),
+    ("run_id", "file", "line", "entry", "json_path", "rule"),
+)
+
 # One row a normalized run and resource type. The newest row of a site and type has its watermark.
 WATERMARKS = Table(
     "watermarks",

@@ -7,7 +7,7 @@ for snapshots up to two states) of the event table of its type.
 
 from __future__ import annotations
 
-from fhir_features.lake.ledger import COMMITS, META, QUARANTINE, QUARANTINE_RESOLVED, WATERMARKS
+from fhir_features.lake.ledger import COMMITS, FINDINGS, META, QUARANTINE, QUARANTINE_RESOLVED, WATERMARKS
 from fhir_features.lake.table import Columns, Table
 
 FORMAT_VERSION = 4
@@ -326,6 +326,7 @@ TABLES: tuple[Table, ...] = (
     PROVENANCES,
     QUARANTINE,
     QUARANTINE_RESOLVED,
+    FINDINGS,
     WATERMARKS,
     COMMITS,
     META,

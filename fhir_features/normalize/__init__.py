@@ -1,7 +1,20 @@
 """Normalize: from landed resources to event tables in two clocks."""
 
+from fhir_features.normalize.findings import Finding
 from fhir_features.normalize.quarantine import Count, SetAside, counts, set_aside
 from fhir_features.normalize.retrying import RetrySummary, retry
 from fhir_features.normalize.run import RunSummary, normalize
+from fhir_features.normalize.validation import Validation
 
-__all__ = ["Count", "RetrySummary", "RunSummary", "SetAside", "counts", "normalize", "retry", "set_aside"]
+__all__ = [
+    "Count",
+    "Finding",
+    "RetrySummary",
+    "RunSummary",
+    "SetAside",
+    "Validation",
+    "counts",
+    "normalize",
+    "retry",
+    "set_aside",
+]

@@ -21,6 +21,7 @@ from fhir_features.normalize.dialect import Dialect
 from fhir_features.normalize.elements import VERIFICATION_STATUS, Unusable, code, patient_of
 from fhir_features.normalize.r4_types import R4_TYPES
 from fhir_features.normalize.rows import RAW_TABLES, Columns, Row, arrow_table
+from fhir_features.normalize.validation import Validation, findings
 from fhir_features.sources import with_local_references
 
 _RESOURCE = msgspec.json.Decoder(fhir.NORMALIZED)
@@ -56,6 +57,16 @@ QUARANTINE_COLUMNS: Columns = (
     ("json_path", pa.string()),
     ("rule", pa.string()),
     ("reason", pa.string()),
+)
+FINDING_COLUMNS: Columns = (
+    ("row_no", pa.int64()),
+    ("file_no", pa.int32()),
+    ("line", pa.int64()),
+    ("entry", pa.int32()),
+    ("resource_type", pa.string()),
+    ("resource_id", pa.string()),
+    ("json_path", pa.string()),
+    ("rule", pa.string()),
 )
 
 # Received at (UTC, microseconds since 1970), number of the file in the run, number of the line in the file, and number
@@ -105,13 +116,16 @@ Other = Deleted | Ignored | Rejected
 class Batch:
     """What some lines hold, in their order. `row_no` numbers what was received in it from 0 on.
 
-    `versions` has a row a resource version that could be named, `quarantine` one a rejection, `rows` by resource type
-    the raw rows; `codings` and `units` are those that the decoder had not met before.
+    `versions` has a row a resource version that could be named, `quarantine` one a rejection, `findings` one a finding
+    in the resources that were `validated`, `rows` by resource type the raw rows; `codings` and `units` are those that
+    the decoder had not met before.
     """
 
     received: int
     versions: pa.Table
     quarantine: pa.Table
+    findings: pa.Table
+    validated: int
     rows: dict[str, pa.Table]
     codings: list[CodingRow]
     units: list[UnitRow]
@@ -119,10 +133,14 @@ class Batch:
 
 
 class Decoder:
-    """Decodes lines of a source's `dialect`, one after the other, and hands over what they hold as batches."""
+    """Decodes lines of a source's `dialect`, one after the other, and hands over what they hold as batches.
 
-    def __init__(self, dialect: Dialect) -> None:
+    `validation` says in which of them more is looked for than what cannot be normalized.
+    """
+
+    def __init__(self, dialect: Dialect, validation: Validation) -> None:
         self._dialect = dialect
+        self._validation = validation
         self._dictionary = Dictionary()
         self._start()
 
@@ -131,6 +149,8 @@ class Decoder:
         self._rows: defaultdict[str, list[Row]] = defaultdict(list)
         self._versions: list[Row] = []
         self._quarantine: list[Row] = []
+        self._findings: list[Row] = []
+        self._validated = 0
         self._ignored: Counter[str] = Counter()
 
     def line(self, line: bytes, place: Place) -> None:
@@ -163,6 +183,8 @@ class Decoder:
             received=self.received,
             versions=arrow_table(VERSION_COLUMNS, self._versions),
             quarantine=arrow_table(QUARANTINE_COLUMNS, self._quarantine),
+            findings=arrow_table(FINDING_COLUMNS, self._findings),
+            validated=self._validated,
             rows={name: arrow_table(RAW_TABLES[name].columns, rows) for name, rows in self._rows.items() if rows},
             codings=codings,
             units=units,
@@ -222,6 +244,10 @@ class Decoder:
             (*version, received_at, content_hash, patient_id, "normalized", withdrawn, *where, meta.source)
         )
         self._rows[resource_type] += rows
+        if self._validation.takes(resource_type, resource.id):
+            told = findings(resource_type, line)
+            self._findings += [(self.received, *where, resource_type, resource.id, *each) for each in told]
+            self._validated += 1
         self.received += 1
         return None
 

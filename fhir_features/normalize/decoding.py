@@ -24,6 +24,7 @@ from typing import BinaryIO, NamedTuple
 from fhir_features.errors import LakeError
 from fhir_features.normalize.decode import Batch, Decoder, Place
 from fhir_features.normalize.dialect import Dialect
+from fhir_features.normalize.validation import Validation
 from fhir_features.sources import LandedFile, LandedRun, Progress, UnreadableRest, read_lines
 from fhir_features.times import epoch_us
 
@@ -44,7 +45,9 @@ class Rest(NamedTuple):
 Line = tuple[str, Place, bytes | Rest]  # format of its file, place, content
 
 
-def decoded(run: LandedRun, dialect: Dialect, progress: Progress, processes: int | None = None) -> Iterator[Batch]:
+def decoded(
+    run: LandedRun, dialect: Dialect, validation: Validation, progress: Progress, processes: int | None = None
+) -> Iterator[Batch]:
     """The batches of a run, at least one. Without `processes` as many decode as the run is worth.
 
     Raises LandingError for a file that is gone, LakeError when a process ends before its time.
@@ -54,14 +57,14 @@ def decoded(run: LandedRun, dialect: Dialect, progress: Progress, processes: int
         large = sum(file.lines for file in run.files) >= _LARGE_RUN_LINES
         processes = min(len(os.sched_getaffinity(0)), _MOST_PROCESSES) if large else 1
     if processes > 1:
-        yield from _decoded_elsewhere(_chunks(lines), dialect, processes)
+        yield from _decoded_elsewhere(_chunks(lines), dialect, validation, processes)
     else:
-        yield from decoded_here(lines, dialect)
+        yield from decoded_here(lines, dialect, validation)
 
 
-def decoded_here(lines: Iterator[Line], dialect: Dialect) -> Iterator[Batch]:
+def decoded_here(lines: Iterator[Line], dialect: Dialect, validation: Validation) -> Iterator[Batch]:
     """The batches of some lines, at least one, without another process."""
-    decoder = Decoder(dialect)
+    decoder = Decoder(dialect, validation)
     for chunk in _chunks(lines):
         yield _decode(decoder, chunk)
 
@@ -129,11 +132,13 @@ def _take(decoder: Decoder, chunk: list[Line]) -> None:
             decoder.line(content, place)
 
 
-def _decoded_elsewhere(chunks: Iterator[list[Line]], dialect: Dialect, processes: int) -> Iterator[Batch]:
+def _decoded_elsewhere(
+    chunks: Iterator[list[Line]], dialect: Dialect, validation: Validation, processes: int
+) -> Iterator[Batch]:
     with ExitStack() as stack:
         idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         for _ in range(processes):
-            idle.put(stack.enter_context(_process(dialect)))
+            idle.put(stack.enter_context(_process(dialect, validation)))
 
         def ask(chunk: list[Line]) -> Batch:
             process = idle.get()
@@ -153,14 +158,14 @@ def _decoded_elsewhere(chunks: Iterator[list[Line]], dialect: Dialect, processes
 
 
 @contextmanager
-def _process(dialect: Dialect) -> Iterator[subprocess.Popen[bytes]]:
+def _process(dialect: Dialect, validation: Validation) -> Iterator[subprocess.Popen[bytes]]:
     serving = (
         "import sys; sys.path[:] = {path!r}; from {module} import serve; serve(sys.stdin.buffer, sys.stdout.buffer)"
     )
     command = [sys.executable, "-c", serving.format(path=sys.path, module=__name__)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
-        pickle.dump(dialect, process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
+        pickle.dump((dialect, validation), process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
         try:
             yield process
         finally:
@@ -183,9 +188,9 @@ def _asked(process: subprocess.Popen[bytes], chunk: list[Line]) -> Batch:
 
 
 def serve(chunks: BinaryIO, batches: BinaryIO) -> None:
-    """Decode chunks as they come after the dialect, until no more come; an error is an answer too."""
+    """Decode chunks as they come after the decoder's settings, until no more come; an error is an answer too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    decoder = Decoder(pickle.load(chunks))
+    decoder = Decoder(*pickle.load(chunks))
     answer: Batch | Exception
     while True:
         try:

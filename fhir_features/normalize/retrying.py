@@ -22,6 +22,7 @@ from fhir_features.normalize.rows import RAW_TABLES
 from fhir_features.normalize.run import source_of, without_values
 from fhir_features.normalize.staging import Staging, staged
 from fhir_features.normalize.steps import balance, count, derive, drop_temporary_tables, insert, insert_balance
+from fhir_features.normalize.validation import Validation
 from fhir_features.ontology import Ontologies, load_ontologies
 from fhir_features.sources import LandedRun, Progress, landed_runs, verify_run
 from fhir_features.sources.progress import silent
@@ -117,7 +118,7 @@ ORDER BY row_no""")
 def _stage_open_rows(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, progress: Progress) -> Staging:
     """Stage what is set aside of a run, and make `unchanged_rows` and `resolved_rows` of `open_rows`."""
     staging = Staging(con, source)
-    for batch in decoded_here(_open_lines(con, run, progress), dialect_of(source)):
+    for batch in decoded_here(_open_lines(con, run, progress), dialect_of(source), Validation.SAMPLE):
         staging.add(batch)
     staging.finish()
     _number_as_before(con, run)
@@ -201,7 +202,7 @@ SELECT
 FROM places p
 LEFT JOIN open_rows o
   ON o.file_no = p.file_no AND o.line = p.line AND o.entry IS NOT DISTINCT FROM p.entry""")
-    for table in ("staged_versions", "staged_quarantine", *map(staged, RAW_TABLES)):
+    for table in ("staged_versions", "staged_quarantine", "staged_findings", *map(staged, RAW_TABLES)):
         con.execute(f"UPDATE {table} SET row_no = n.row_no FROM numbers n WHERE {table}.row_no = n.staged_no")
 
 

@@ -19,6 +19,7 @@ from fhir_features.lake import commit, writing
 from fhir_features.normalize.decoding import decoded
 from fhir_features.normalize.dialect import dialect_of
 from fhir_features.normalize.dictionaries import insert_resolution, unresolved
+from fhir_features.normalize.findings import Finding, count_findings
 from fhir_features.normalize.quarantine import insert_quarantine
 from fhir_features.normalize.staging import Staging
 from fhir_features.normalize.steps import (
@@ -30,6 +31,7 @@ from fhir_features.normalize.steps import (
     insert,
     insert_balance,
 )
+from fhir_features.normalize.validation import Validation
 from fhir_features.ontology import Ontologies, load_ontologies
 from fhir_features.sources import LandedRun, Progress, landed_runs, verify_run
 from fhir_features.sources.progress import silent
@@ -40,7 +42,7 @@ class RunSummary:
     """What became of one landed run, in resource versions. `store_seq` is its commit.
 
     `ignored` are of types that are not normalized; `known_before_effective` event rows have a known_at before their
-    effective_at, which is kept as it came (TIME rule 14).
+    effective_at, which is kept as it came (TIME rule 14). `findings` were made in the `validated` ones.
     """
 
     source: str
@@ -53,13 +55,18 @@ class RunSummary:
     ignored: int
     versions: dict[str, int]
     known_before_effective: int
+    validated: int
+    findings: tuple[Finding, ...]
 
 
-def normalize(config: Config, progress: Progress = silent) -> list[RunSummary]:
+def normalize(
+    config: Config, progress: Progress = silent, *, validation: Validation = Validation.SAMPLE
+) -> list[RunSummary]:
     """Normalize every landed run that the lake does not have, in their order, and resolve the dictionaries.
 
-    A run is one commit: it is there whole or not at all. Raises LakeLocked while another process writes, LandingError
-    for a landed file that is gone, ConfigError for a run whose source is no longer configured.
+    `validation` says which resources are held to the whole of FHIR; what is found is told, and sets nothing aside. A
+    run is one commit: it is there whole or not at all. Raises LakeLocked while another process writes, LandingError for
+    a landed file that is gone, ConfigError for a run whose source is no longer configured.
     """
     ontologies = load_ontologies()
     summaries = []
@@ -70,7 +77,7 @@ def normalize(config: Config, progress: Progress = silent) -> list[RunSummary]:
             if (run.source, run.run_id) not in done:
                 source = source_of(config, run)
                 with without_values(run):
-                    summaries.append(_normalize_run(con, run, source, ontologies, progress))
+                    summaries.append(_normalize_run(con, run, source, ontologies, validation, progress))
         if unresolved(con, ontologies):
             with commit(con, f"resolve under lock {ontologies.lock_id[:12]}") as store_seq:
                 insert_resolution(con, ontologies, store_seq)
@@ -101,11 +108,16 @@ def source_of(config: Config, run: LandedRun) -> Source:
 
 
 def _normalize_run(
-    con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, ontologies: Ontologies, progress: Progress
+    con: duckdb.DuckDBPyConnection,
+    run: LandedRun,
+    source: Source,
+    ontologies: Ontologies,
+    validation: Validation,
+    progress: Progress,
 ) -> RunSummary:
     drop_temporary_tables(con)
     verify_run(run)
-    staging = _stage(con, run, source, progress)
+    staging = _stage(con, run, source, validation, progress)
     derive(con, run, source)
     with commit(con, f"normalize {run.source} {run.run_id}") as store_seq:
         insert(con, run, source, staging, ontologies, store_seq)
@@ -113,14 +125,16 @@ def _normalize_run(
         _insert_watermarks(con, run, store_seq)
         of = balance(con, run, staging)
         insert_balance(con, run, of, store_seq)
-        return _summary(con, run, of, store_seq)
+        return _summary(con, run, of, staging.validated, store_seq)
 
 
-def _stage(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, progress: Progress) -> Staging:
+def _stage(
+    con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, validation: Validation, progress: Progress
+) -> Staging:
     staging = Staging(con, source)
     # A batch is too small for two threads to share, and the other cores decode.
     con.execute("SET threads = 1")
-    for batch in decoded(run, dialect_of(source), progress):
+    for batch in decoded(run, dialect_of(source), validation, progress):
         staging.add(batch)
     con.execute("RESET threads")
     staging.finish()
@@ -136,7 +150,7 @@ def _insert_watermarks(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq
             )
 
 
-def _summary(con: duckdb.DuckDBPyConnection, run: LandedRun, of: Balance, store_seq: int) -> RunSummary:
+def _summary(con: duckdb.DuckDBPyConnection, run: LandedRun, of: Balance, validated: int, store_seq: int) -> RunSummary:
     per_type = con.execute("""
 SELECT resource_type, count(*)
 FROM new_versions
@@ -158,4 +172,6 @@ WHERE store_seq = {store_seq} AND known_at < effective_at"""
         **asdict(of),
         versions=dict(per_type),
         known_before_effective=count(con, sql),
+        validated=validated,
+        findings=count_findings(con),
     )

@@ -1,7 +1,8 @@
 """The staging of one run: batches of the decoder in, temporary DuckDB tables out, with every instant read.
 
 `staged_versions` has a row a resource version that could be named, `staged_<table>` the raw rows of each event table
-with their instants, `staged_quarantine` what was rejected. DuckDB spills to disk what does not fit into memory.
+with their instants, `staged_quarantine` what was rejected, `staged_findings` what is not valid. DuckDB spills to disk
+what does not fit into memory.
 """
 
 from __future__ import annotations
@@ -88,17 +89,20 @@ class Staging:
         self._codings: set[CodingRow] = set()
         self._units: set[UnitRow] = set()
         self.received = 0
+        self.validated = 0
         self.ignored: Counter[str] = Counter()
 
     def add(self, batch: Batch) -> None:
         """Take the batch that comes next in the run."""
         self._insert("staged_versions", batch.versions, _VERSION_INSTANTS)
         self._insert("staged_quarantine", batch.quarantine, ())
+        self._insert("staged_findings", batch.findings, ())
         for resource_type, rows in batch.rows.items():
             self._insert(staged(resource_type), rows, _INSTANTS[resource_type])
         self._codings.update(batch.codings)
         self._units.update(batch.units)
         self.ignored.update(batch.ignored)
+        self.validated += batch.validated
         self.received += batch.received
 
     def finish(self) -> None:

@@ -14,6 +14,7 @@ from fhir_features.normalize.clocks import read_clocks
 from fhir_features.normalize.context import create_context
 from fhir_features.normalize.dictionaries import insert_dictionary, insert_resolution
 from fhir_features.normalize.events import insert_events
+from fhir_features.normalize.findings import insert_findings
 from fhir_features.normalize.policies import create_policies
 from fhir_features.normalize.restating import create_reopened, insert_restated, restate_versions
 from fhir_features.normalize.staging import Staging
@@ -57,11 +58,13 @@ def insert(
     ontologies: Ontologies,
     store_seq: int,
 ) -> None:
-    """Insert what `derive` made, and what the codings and units of the run mean, under the commit `store_seq`."""
+    """Insert what `derive` made, what the codings and units of the run mean, and what validation found, under the
+    commit `store_seq`."""
     insert_events(con, run, store_seq, source.timezone, bucket_count(con))
     insert_restated(con, run, store_seq)
     insert_dictionary(con, staging, store_seq)
     insert_resolution(con, ontologies, store_seq)
+    insert_findings(con, run, store_seq)
 
 
 def balance(con: duckdb.DuckDBPyConnection, run: LandedRun, staging: Staging) -> Balance:

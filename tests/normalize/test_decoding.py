@@ -15,6 +15,7 @@ from fhir_features.normalize import decoding
 from fhir_features.normalize.decode import Batch
 from fhir_features.normalize.decoding import decoded
 from fhir_features.normalize.dialect import Dialect
+from fhir_features.normalize.validation import Validation
 from fhir_features.sources import LandedRun
 from fhir_features.sources.progress import silent
 
@@ -27,6 +28,7 @@ def _lines(count: int) -> Iterator[dict[str, Any] | bytes]:
             [
                 observation(f"o{n}", code=code, valueQuantity={"value": n, "unit": f"u{draw.randrange(9)}"}),
                 observation(f"o{n}", status="finished"),
+                observation(f"o{n}", note={"text": "not a list"}),
                 observation(f"o{n}", valueQuantity={"value": "7"}, meta={"versionId": "1"}),
                 patient(f"p{n}"),
                 {"resourceType": "Device", "id": f"d{n}"},
@@ -50,6 +52,7 @@ def _contents(batches: list[Batch]) -> list[Any]:
             b.ignored,
             b.versions.to_pylist(),
             b.quarantine.to_pylist(),
+            b.findings.to_pylist(),
             {k: t.to_pylist() for k, t in b.rows.items()},
         )
         for b in batches
@@ -59,19 +62,23 @@ def _contents(batches: list[Batch]) -> list[Any]:
 
 
 def test_one_process_and_two_give_the_same(run: LandedRun) -> None:
-    alone, shared = (list(decoded(run, Dialect(), silent, processes)) for processes in (1, 2))
+    alone, shared = (list(decoded(run, Dialect(), Validation.ALL, silent, processes)) for processes in (1, 2))
     assert len(alone) == 8
     assert sum(batch.quarantine.num_rows for batch in alone) > 20
+    assert sum(batch.findings.num_rows for batch in alone) > 10
     assert _contents(shared) == _contents(alone)
 
 
 def test_an_error_in_a_process_is_raised_here(run: LandedRun) -> None:
     (line, *_), *_ = decoding._chunks(decoding._lines(run, silent))
-    with decoding._process(Dialect()) as process, pytest.raises(AttributeError):
+    with decoding._process(Dialect(), Validation.OFF) as process, pytest.raises(AttributeError):
         decoding._asked(process, [(*line[:2], 7)])  # type: ignore[list-item]
 
 
 def test_a_process_that_ends_before_its_time_is_told_of(run: LandedRun) -> None:
-    with decoding._process(Dialect()) as process, pytest.raises(LakeError, match="ended before its time"):
+    with (
+        decoding._process(Dialect(), Validation.OFF) as process,
+        pytest.raises(LakeError, match="ended before its time"),
+    ):
         process.kill()
         decoding._asked(process, [])
