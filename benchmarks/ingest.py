@@ -116,12 +116,13 @@ def read_by_us(folder: Path) -> int:
     from fhir_features.config import load_config
     from fhir_features.normalize.decoding import decoded
     from fhir_features.normalize.dialect import dialect_of
+    from fhir_features.normalize.validation import Validation
     from fhir_features.sources import landed_runs
     from fhir_features.sources.progress import silent
 
     (run,) = landed_runs(folder / "landing")
     dialect = dialect_of(load_config(folder).sources[run.source])
-    return sum(batch.received for batch in decoded(run, dialect, silent, processes=1))
+    return sum(batch.received for batch in decoded(run, dialect, Validation.SAMPLE, silent, processes=1))
 
 
 def read_by_duckdb(folder: Path) -> int:
