@@ -139,7 +139,7 @@ GROUP BY version_no
 HAVING count(*) > 1"""
 
 
-@settings(max_examples=settings().max_examples // 12)
+@settings(max_examples=settings().max_examples // 8)
 @given(arrivals())
 def test_intervals_are_those_of_the_reference(runs: list[list[Version]]) -> None:
     with TemporaryDirectory() as folder:
