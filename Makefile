@@ -4,9 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 SERVER_READY := .venv-fhir/.ready
-WRITERS := $(filter-out tests/spec/test_%.py tests/spec/conftest.py,$(wildcard tests/spec/*.py)) tests/test_notebooks.py
+WRITERS := $(filter-out tests/spec/test_%.py tests/spec/conftest.py,$(wildcard tests/spec/*.py)) $(wildcard tests/docs/*_page.py)
 
-.PHONY: demo test lint format docs clean
+.PHONY: demo test lint format docs notebooks site clean
 
 demo: $(READY) $(SERVER_READY)
 	$(BIN)/python examples/demo.py .venv-fhir/bin/sekmet
@@ -23,12 +23,20 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# What is generated: pages from the tables of tests/spec, and what the notebooks show. A test fails when it is stale.
+# The pages that are generated, from the tables of tests/spec and from the code. A test fails when one is stale.
 docs: $(READY)
 	set -e; for writer in $(WRITERS); do PYTHONPATH=tests $(BIN)/python $$writer; done
 
+# What the notebooks show. A test fails when it is stale.
+notebooks: $(READY)
+	PYTHONPATH=tests $(BIN)/python tests/test_notebooks.py
+
+# The documentation as a site, to be read from site/index.html.
+site: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 clean:
-	rm -rf demo build dist .venv .venv-fhir .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo build site dist .venv .venv-fhir .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -11,19 +11,18 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
 
+from fhir_features.auth_config import Address, Auth, Strict
 from fhir_features.errors import ConfigError, UsageError, did_you_mean
 from fhir_features.times import duration_us, time_zone
 
@@ -72,143 +71,131 @@ def _one_search(text: str) -> str:
 TypeFilter = Annotated[str, AfterValidator(_one_search)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Warehouse(Strict):
+    """Where all that the store writes lives."""
+
+    path: Path = Field(default=Path("warehouse"), description="where all that the store writes lives")
+    buckets: int = Field(
+        default=32,
+        ge=1,
+        le=4096,
+        description="into how many parts patients are divided; fixed when the warehouse is made",
+    )
 
 
-class Warehouse(_Strict):
-    """Where all that the store writes lives, and into how many buckets patients are divided (fixed at creation)."""
+class Source(Strict):
+    """One FHIR server or folder of files, and how its clocks are read (TIME rules 6 to 12).
 
-    path: Path = Path("warehouse")
-    buckets: int = Field(default=32, ge=1, le=4096)
-
-
-def _plain_address(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be an address that starts with http:// or https://")
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("must be an address alone, without user, password, query or fragment: credentials go to auth")
-    return url
-
-
-Address = Annotated[str, AfterValidator(_plain_address)]
-
-
-class Auth(_Strict):
-    """How to authenticate with a server. Secrets and keys come from an environment variable or from a file.
-
-    - `bearer`: a token; `basic`: a user and a password.
-    - `smart`: SMART Backend Services, with the private key (PEM or JWK, RSA or P-384) whose public half is registered
-      there under `client_id`; `client-secret`: OAuth 2 client credentials. Both ask the token endpoint that the
-      server's SMART configuration names, or `token_url`, for `scopes`, by default those that read the source's types.
-    - `client_id` is also sent as Epic-Client-ID, which Epic asks for.
+    `known_at`, `trust_last_updated`, `migrated_before` and `tolerance` are each one setting for all, or a table of them
+    by resource type (`Observation`), or type and category (`Observation/laboratory`); what it leaves out is as without.
     """
 
-    kind: Literal["none", "bearer", "basic", "smart", "client-secret"] = "none"
-    user: str | None = None
-    client_id: str | None = None
-    secret_env: str | None = None
-    secret_file: Path | None = None
-    key_env: str | None = None
-    key_file: Path | None = None
-    kid: str | None = None
-    scopes: tuple[str, ...] | None = Field(default=None, min_length=1)
-    token_url: Address | None = None
-
-    @model_validator(mode="after")
-    def _says_what_its_kind_needs(self) -> Auth:
-        said = {name for name in type(self).model_fields if name != "kind" and getattr(self, name) is not None}
-        if self.kind == "none":
-            if said:
-                raise ValueError("auth needs a kind, such as 'bearer', with what it says")
-            return self
-        secret, needed, possible = _AUTH[self.kind]
-        if len(said & {f"{secret}_env", f"{secret}_file"}) != 1:
-            raise ValueError(f"auth kind '{self.kind}' needs {secret}_env or {secret}_file, one of them")
-        if missing := [name for name in needed if name not in said]:
-            raise ValueError(f"auth kind '{self.kind}' needs {' and '.join(missing)}")
-        if strange := sorted(said - {f"{secret}_env", f"{secret}_file", *needed, *possible}):
-            raise ValueError(f"auth kind '{self.kind}' takes no {' and no '.join(strange)}")
-        return self
-
-
-# What each kind of auth takes: the secret's name, what must be said besides, and what may be.
-_AUTH: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "bearer": ("secret", (), ("client_id",)),
-    "basic": ("secret", ("user",), ("client_id",)),
-    "smart": ("key", ("client_id",), ("kid", "scopes", "token_url")),
-    "client-secret": ("secret", ("client_id",), ("scopes", "token_url")),
-}
-
-
-class Source(_Strict):
-    """One FHIR server (by `search`, or by Bulk Data export: `bulk`) or folder of files (`files`), and how its clocks
-    are read (TIME rules 6 to 12).
-
-    - `profile`: what kind of server it is; gives what is not said of the keys from `page_size` to `categories`.
-    - `accurate_total`: whether it is asked to count what a search matches, so that a search that ends early is noticed.
-    - `last_updated`, `history`: whether it can be asked for what has changed, by search and by the history of a type.
-    - `per_patient`: types that it only gives patient by patient; `categories`: those that it wants each search of a
-      type to name.
-    - `next_hosts`: other hosts (`host` or `host:port`) that its links name, as servers behind a proxy do; such a link
-      is asked for at the host of `base_url`.
-    - `level`: what of a server is exported: `system`, `patient` (all patients) or `group/ID`; `type_filters`: searches
-      by resource type, of which an exported resource of that type fulfils at least one; `export_deadline`: how long
-      the server may take.
-    - `known_at`: the policy; `default` is the rules for witnessed versions and snapshots.
-    - `trust_last_updated`: whether meta.lastUpdated is the server's own clock; `migrated_before`: an earlier
-      lastUpdated is a migration's and says nothing.
-    - `tolerance`: how much later than its author time a snapshot's lastUpdated may be before its content is suspected.
-
-    Each of these four is one setting for all, or a table of them by resource type (`Observation`), or type and category
-    (`Observation/laboratory`); what such a table leaves out is as without it.
-
-    - `bedside` with `bedside_lag`: Observation categories that are known at their effective end plus the lag when they
-      have no `issued`.
-    - `coding_lag`: how long after the end of its encounter a discharge diagnosis is coded.
-    - `condition_category`: what a Condition without a category is.
-    - `own_systems`: the values of meta.source, without their fragment, that are this source's own; what has another one
-      was sent here from elsewhere. Empty: meta.source says nothing.
-    - `known_modifiers`: URLs of modifier extensions that change nothing of what is read here; what has another one is
-      quarantined. `other_base_urls`: further addresses of this server, as its references name it; a reference to any
-      other server is none to a resource of this source.
-    - `validity_is_taken`: whether the validityPeriod of an order is the time in which it is taken, not only filled.
-    - `midnight_is_date`: whether a time of exactly 00:00:00 means that only the date is known.
-    """
-
-    kind: Literal["search", "bulk", "files"]
-    site: str = Field(min_length=1)
-    timezone: TimeZone
-    base_url: Address | None = None
-    path: Path | None = None
-    resource_types: tuple[ResourceType, ...] = RESOURCE_TYPES
+    kind: Literal["search", "bulk", "files"] = Field(
+        description="`search`: a FHIR server, asked type by type; `bulk`: its Bulk Data export; `files`: a folder of "
+        "NDJSON (plain, `.gz`, `.zst`), Bundles or downloaded exports"
+    )
+    site: str = Field(
+        min_length=1, description="the organisation that the data comes from: a patient is (site, patient_id)"
+    )
+    timezone: TimeZone = Field(description="IANA zone of dates and times without an offset, such as `Europe/Berlin`")
+    base_url: Address | None = Field(
+        default=None, description="of kinds `search` and `bulk`: the address of the FHIR API"
+    )
+    path: Path | None = Field(default=None, description="of kind `files`: the folder")
+    resource_types: tuple[ResourceType, ...] = Field(
+        default=RESOURCE_TYPES,
+        description="which of Patient, Encounter, Observation, Condition, MedicationRequest (the default), Medication, "
+        "DiagnosticReport (whose `issued` dates results that have none) and Provenance (which tells what came from "
+        "elsewhere)",
+    )
     auth: Auth = Auth()
-    profile: str = "generic"
-    page_size: int = Field(ge=1, le=10_000)
-    accurate_total: bool
-    overlap: Duration
-    last_updated: bool
-    history: bool
-    per_patient: tuple[ResourceType, ...] = ()
-    categories: dict[ResourceType, tuple[str, ...]] = {}
-    next_hosts: tuple[str, ...] = ()
-    level: str | None = Field(default=None, pattern=r"^(system|patient|group/[A-Za-z0-9.\-]{1,64})$")
-    type_filters: dict[ResourceType, tuple[TypeFilter, ...]] = {}
-    export_deadline: Duration = "7d"
-    known_at: KnownAtPolicy | dict[str, KnownAtPolicy] = "default"
-    trust_last_updated: bool | dict[str, bool] = True
-    migrated_before: AwareDatetime | dict[str, AwareDatetime] | None = None
-    tolerance: Duration | dict[str, Duration] = "1d"
-    bedside: tuple[str, ...] = ("vital-signs",)
-    bedside_lag: LagOrNone = "0"
-    coding_lag: LagOrNone = "0"
-    condition_category: Literal["encounter-diagnosis", "problem-list-item"] = "problem-list-item"
-    own_systems: tuple[str, ...] = ()
-    known_modifiers: tuple[str, ...] = ()
-    other_base_urls: tuple[Address, ...] = ()
-    validity_is_taken: bool = False
-    midnight_is_date: bool = False
+    profile: str = Field(
+        default="generic",
+        description="what kind of server it is: `generic`, `hapi`, `epic` or `oracle`; the defaults of the next seven "
+        "keys",
+    )
+    page_size: int = Field(ge=1, le=10_000, description="how many resources a page of a search is asked to hold")
+    accurate_total: bool = Field(
+        description="whether the server is asked to count what a search matches, so that one that ends early is noticed"
+    )
+    overlap: Duration = Field(description="how far before the last pull the next one asks again")
+    last_updated: bool = Field(
+        description="whether it can be asked for what has changed; a server that cannot is read whole each time"
+    )
+    history: bool = Field(
+        description="whether it is asked for the history of a type before it is searched for what has changed"
+    )
+    per_patient: tuple[ResourceType, ...] = Field(
+        default=(), description="the types that it only gives patient by patient"
+    )
+    categories: dict[ResourceType, tuple[str, ...]] = Field(
+        default={}, description="by type, the categories that it wants a search each for"
+    )
+    next_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="other hosts (`host` or `host:port`) that its links name, as servers behind a proxy do; they are "
+        "asked for at `base_url`",
+    )
+    level: str | None = Field(
+        default=None,
+        pattern=r"^(system|patient|group/[A-Za-z0-9.\-]{1,64})$",
+        description="of kind `bulk`, what is exported: `system`, `patient` (all patients) or `group/ID`",
+    )
+    type_filters: dict[ResourceType, tuple[TypeFilter, ...]] = Field(
+        default={},
+        description="of kind `bulk`: searches by resource type, of which a resource of that type fulfils at least one: "
+        '`{ Observation = ["category=laboratory"] }`',
+    )
+    export_deadline: Duration = Field(default="7d", description="of kind `bulk`: how long the server may take")
+    known_at: KnownAtPolicy | dict[str, KnownAtPolicy] = Field(
+        default="default",
+        description="how the time of knowing is found: `default`, `reported` (author time), `server` (lastUpdated), "
+        "`received`, `latest`. This and the next three can be a table by resource type, or type and category: "
+        '`{ "Observation/laboratory" = "server" }`',
+    )
+    trust_last_updated: bool | dict[str, bool] = Field(
+        default=True, description="whether meta.lastUpdated is the server's own clock"
+    )
+    migrated_before: AwareDatetime | dict[str, AwareDatetime] | None = Field(
+        default=None, description="an earlier lastUpdated is a migration's and says nothing"
+    )
+    tolerance: Duration | dict[str, Duration] = Field(
+        default="1d",
+        description="how much later than its author time a first-seen version's lastUpdated may be before its content "
+        "is suspected",
+    )
+    bedside: tuple[str, ...] = Field(
+        default=("vital-signs",),
+        description="Observation categories that are known when taken, where they have no `issued`",
+    )
+    bedside_lag: LagOrNone = Field(default="0", description="how long after that")
+    coding_lag: LagOrNone = Field(
+        default="0", description="how long after the end of its encounter a discharge diagnosis is coded"
+    )
+    condition_category: Literal["encounter-diagnosis", "problem-list-item"] = Field(
+        default="problem-list-item", description="what a Condition without a category is"
+    )
+    own_systems: tuple[str, ...] = Field(
+        default=(),
+        description="the values of `meta.source`, without what follows `#`, that are the source's own; what has "
+        "another was sent from elsewhere. Empty: meta.source says nothing",
+    )
+    known_modifiers: tuple[str, ...] = Field(
+        default=(),
+        description="the URLs of modifier extensions that change nothing of what is read; a resource with another one "
+        "is quarantined",
+    )
+    other_base_urls: tuple[Address, ...] = Field(
+        default=(),
+        description="further addresses of this server, as its absolute references name it; a subject on any other "
+        "server is quarantined, other references to it are left out",
+    )
+    validity_is_taken: bool = Field(
+        default=False,
+        description="whether the `validityPeriod` of an order is the time in which it is taken, where its dosage has "
+        "no `boundsPeriod`; else only that in which it may be filled",
+    )
+    midnight_is_date: bool = Field(default=False, description="whether 00:00:00 means that only the date is known")
 
     @model_validator(mode="before")
     @classmethod
@@ -283,18 +270,20 @@ class Source(_Strict):
         return next((filters for name, filters in self.type_filters.items() if name == resource_type), ())
 
 
-class Features(_Strict):
-    """Where the feature definitions are: a folder with a `features.py`."""
+class Features(Strict):
+    """Where the feature definitions are."""
 
-    path: Path = Path("feature_repo")
+    path: Path = Field(
+        default=Path("feature_repo"), description="the folder of `features.py`, which is also the Feast repository"
+    )
 
 
-class Config(_Strict):
+class Config(Strict):
     """The whole configuration. `file` is where it was read from; paths in it are absolute."""
 
     warehouse: Warehouse = Warehouse()
     features: Features = Features()
-    sources: dict[str, Source] = {}
+    sources: dict[str, Source] = Field(default={})
     file: Path
 
     @field_validator("sources")

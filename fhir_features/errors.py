@@ -3,12 +3,7 @@
 An error names the thing (source, resource, file and line, feature) and says what to do next. It never carries
 patient data: no value, no name, no resource body. Exit codes are never reused; a retired one stays here as a comment.
 
-    0  done
-    1  findings (quarantine above a threshold, a check that failed)
-    2  wrong use, configuration or definition
-    3  refused by a gate
-    4  cannot be evaluated
-    10 and up: the classes below
+The codes below 10 are said in `COMMON_CODES`, those from 10 on by the classes.
 """
 
 from __future__ import annotations
@@ -21,6 +16,15 @@ class FhirFeaturesError(Exception):
     """The base of all errors of this package: one clear line, and the exit code that the command line gives."""
 
     exit_code = 2
+
+
+COMMON_CODES = {
+    0: "done",
+    1: "findings: quarantine above `--max-quarantined`, a check that failed",
+    2: "wrong use, configuration or definition",
+    3: "refused by a gate: more would have been done than is plausible",
+    4: "cannot be evaluated",
+}
 
 
 class ConfigError(FhirFeaturesError):

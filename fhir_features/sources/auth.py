@@ -17,7 +17,8 @@ from urllib.parse import quote_plus, urlencode
 
 import msgspec
 
-from fhir_features.config import Auth, Source
+from fhir_features.auth_config import Auth
+from fhir_features.config import Source
 from fhir_features.errors import ConfigError, SourceRefused
 from fhir_features.sources.transport import PASSING, TRIES, Answer, Transport, answer_of, place_of
 
