@@ -11,7 +11,16 @@ from typing import Any
 import msgspec
 
 from fhir_features.sources.reading import NOT_JSON
-from fhir_features.sources.searchset import NEWLINES, Link, Page, read_bundle, refusal, remarks_in
+from fhir_features.sources.searchset import (
+    NEWLINES,
+    Entry,
+    Page,
+    decoded_bundle,
+    read_bundle,
+    read_entry,
+    refusal,
+    remarks_in,
+)
 from fhir_features.sources.transport import Answer
 
 
@@ -26,32 +35,10 @@ class _Resource(msgspec.Struct, frozen=True):
     meta: _Meta = _Meta()
 
 
-class _Request(msgspec.Struct, frozen=True):
-    method: Any = None
-
-
-class _Response(msgspec.Struct, frozen=True):
-    lastModified: Any = None
-
-
-class _Entry(msgspec.Struct):
-    resource: msgspec.Raw = msgspec.Raw(b"null")
-    request: _Request = _Request()
-    response: _Response = _Response()
-
-
-class _History(msgspec.Struct):
-    resourceType: str
-    type: Any = None
-    total: int | None = None
-    link: list[Link] | None = None
-    entry: list[msgspec.Raw] | None = None
-
-
 def is_history(answer: Answer) -> bool:
     """Whether an answer is a page of a history; servers without one refuse, or take it for another question."""
     try:
-        return answer.status == 200 and msgspec.json.decode(answer.body, type=_History).type == "history"
+        return answer.status == 200 and decoded_bundle(answer.body).type == "history"
     except NOT_JSON:
         return False
 
@@ -63,7 +50,7 @@ def history_page(name: str, resource_type: str, answer: Answer, since: dt.dateti
     """
     if answer.status != 200:
         raise refusal(name, resource_type, answer)
-    bundle = read_bundle(name, answer, _History)
+    bundle = read_bundle(name, answer)
     resources: list[tuple[bytes, bytes]] = []
     remarks: list[str] = []
     older = 0
@@ -71,24 +58,23 @@ def history_page(name: str, resource_type: str, answer: Answer, since: dt.dateti
         entry, resource = _read(bytes(raw))
         if resource.resourceType == "OperationOutcome":
             remarks += remarks_in(name, resource_type, bytes(entry.resource))
-        elif _is_before(since, resource.meta.lastUpdated, entry.response.lastModified):
+        elif _is_before(since, resource.meta.lastUpdated, entry.said("response", "lastModified")):
             older += 1
         else:
             resources.append(_line(bytes(raw), entry, resource))
-    links = {link.relation: link.url for link in bundle.link or []}
     # Some servers forget `_since` in their links. The newest stand first, so what follows is older still.
     beyond = older > 0 and not resources
-    next_url = None if beyond else links.get("next")
-    return Page(resources, bundle.total, links.get("self"), next_url, tuple(remarks), beyond)
+    next_url = None if beyond else bundle.url_of("next")
+    return Page(resources, bundle.count(), bundle.url_of("self"), next_url, tuple(remarks), beyond)
 
 
-def _read(raw: bytes) -> tuple[_Entry, _Resource]:
+def _read(raw: bytes) -> tuple[Entry, _Resource]:
     """An entry and the head of its resource, as far as they can be read; normalize judges what they are."""
+    entry = read_entry(raw)
     try:
-        entry = msgspec.json.decode(raw, type=_Entry)
         return entry, msgspec.json.decode(entry.resource, type=_Resource | None) or _Resource()
     except NOT_JSON:
-        return _Entry(), _Resource()
+        return entry, _Resource()
 
 
 def _is_before(since: dt.datetime, *instants: Any) -> bool:
@@ -100,9 +86,9 @@ def _is_before(since: dt.datetime, *instants: Any) -> bool:
     return False
 
 
-def _line(raw: bytes, entry: _Entry, resource: _Resource) -> tuple[bytes, bytes]:
+def _line(raw: bytes, entry: Entry, resource: _Resource) -> tuple[bytes, bytes]:
     version = resource.meta.versionId
-    if entry.request.method == "DELETE" or bytes(entry.resource) == b"null":
+    if entry.said("request", "method") == "DELETE" or bytes(entry.resource) == b"null":
         # https://hl7.org/fhir/R4/bundle.html: a deletion is told by the entry's request, and has no resource.
         line = b'{"resourceType":"Bundle","type":"history","entry":[%s]}' % raw.translate(NEWLINES)
         return hashlib.sha256(line).digest(), line

@@ -16,6 +16,7 @@ import zstandard
 
 from fhir_features.errors import LandingError
 from fhir_features.sources.landing import LandedFile, Receipt
+from fhir_features.sources.splitting import entries, members
 
 _BLOCK = 1 << 16
 _LONGEST_LINE = 128 << 20
@@ -133,14 +134,22 @@ class _Entry(msgspec.Struct):
 
 def _entries(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
     try:
-        bundle = msgspec.json.decode(b"".join(blocks).removeprefix(_BOM), type=_Bundle)
+        text = b"".join(blocks).removeprefix(_BOM)
     except _Corrupt as corrupt:
         raise Broken(1, str(corrupt)) from None
+    try:
+        bundle = msgspec.json.decode(text, type=_Bundle)
+        is_whole = True
     except NOT_JSON:
-        raise Broken(1, "it is not the JSON of a Bundle") from None
+        found, is_whole = entries(text)
+        if not found or members(text).get("resourceType") != b'"Bundle"':
+            raise Broken(1, "it is not the JSON of a Bundle") from None
+        bundle = _Bundle("Bundle", [msgspec.Raw(each) for each in found])
     if bundle.resourceType != "Bundle":
         raise Broken(1, "it is not a Bundle")
     yield from enumerate(with_local_references(bundle.entry), start=1)
+    if not is_whole:
+        raise Broken(len(bundle.entry) + 1, "the Bundle is cut off")
 
 
 def with_local_references(entries: Sequence[msgspec.Raw]) -> Iterator[bytes]:

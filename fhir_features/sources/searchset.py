@@ -5,14 +5,16 @@ it; or a typed error that says why this is no such thing."""
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import msgspec
 
 from fhir_features.errors import FhirFeaturesError, SourceIncomplete, SourceNotFhir, SourceRefused
 from fhir_features.sources.outcomes import clean_code, in_brackets, issues_in
 from fhir_features.sources.reading import NOT_JSON
+from fhir_features.sources.splitting import entries, members
 from fhir_features.sources.transport import Answer
 
 NEWLINES = bytes.maketrans(b"\r\n", b"  ")
@@ -36,34 +38,41 @@ class _Key(msgspec.Struct):
     id: Any = None
 
 
-class _Search(msgspec.Struct):
-    mode: str | None = None
+class Entry(msgspec.Struct):
+    """An entry of a Bundle, of which servers get each part wrong now and then."""
 
-
-class _Entry(msgspec.Struct):
     resource: msgspec.Raw = msgspec.Raw(b"null")
-    search: _Search | None = None
+    search: Any = None
+    request: Any = None
+    response: Any = None
+
+    def said(self, part: str, name: str) -> Any:
+        """What its `search`, `request` or `response` says; null if nothing."""
+        told = getattr(self, part)
+        return told.get(name) if isinstance(told, dict) else None
 
 
-class Link(msgspec.Struct):
-    """A link of a Bundle."""
-
-    relation: str | None = None
-    url: str | None = None
+class _Link(msgspec.Struct):
+    relation: Any = None
+    url: Any = None
 
 
-class _IsBundle(Protocol):
+class Bundle(msgspec.Struct):
+    """A Bundle whose entries are not read yet."""
+
     resourceType: str
+    type: Any = None
+    total: Any = None
+    link: list[_Link] | None = None
+    entry: list[msgspec.Raw] | None = None
 
+    def count(self) -> int | None:
+        """How many resources the server counts, if it does; some write so as a text."""
+        return int(self.total) if re.fullmatch(r"\d{1,18}", str(self.total)) else None
 
-_BundleT = TypeVar("_BundleT", bound=_IsBundle)
-
-
-class _Bundle(msgspec.Struct):
-    resourceType: str
-    total: int | None = None
-    link: list[Link] | None = None
-    entry: list[_Entry] | None = None
+    def url_of(self, relation: str) -> str | None:
+        """The address of a link."""
+        return next((str(link.url) for link in self.link or [] if link.relation == relation), None)
 
 
 def searchset(name: str, resource_type: str, answer: Answer) -> Page:
@@ -73,23 +82,26 @@ def searchset(name: str, resource_type: str, answer: Answer) -> Page:
     """
     if answer.status != 200:
         raise refusal(name, resource_type, answer)
-    bundle = read_bundle(name, answer, _Bundle)
+    bundle = read_bundle(name, answer)
     resources: list[tuple[bytes, bytes]] = []
     remarks: list[str] = []
-    for entry in bundle.entry or []:
+    for raw in bundle.entry or []:
+        entry = read_entry(bytes(raw))
         key, content = _key(entry.resource), bytes(entry.resource)
         if content == b"null":
             continue
         if key.resourceType == "OperationOutcome":
             remarks += remarks_in(name, resource_type, content)
-        elif entry.search is None or entry.search.mode in (None, "match"):
+        elif entry.said("search", "mode") not in ("include", "outcome"):
             resources.append((_identity(key, content), content.translate(NEWLINES)))
-    links = {link.relation: link.url for link in bundle.link or []}
-    return Page(resources, bundle.total, links.get("self"), links.get("next"), tuple(remarks))
+    return Page(resources, bundle.count(), bundle.url_of("self"), bundle.url_of("next"), tuple(remarks))
 
 
-def read_bundle(name: str, answer: Answer, as_type: type[_BundleT]) -> _BundleT:
-    """The Bundle that an answer holds, as a struct of the caller's. Raises SourceNotFhir when it holds none."""
+def read_bundle(name: str, answer: Answer) -> Bundle:
+    """The Bundle that an answer holds, though some of its entries may be no JSON: these are there as they came.
+
+    Raises SourceNotFhir when it holds none.
+    """
     body = answer.body.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not body:
         what = "an empty answer"
@@ -98,7 +110,7 @@ def read_bundle(name: str, answer: Answer, as_type: type[_BundleT]) -> _BundleT:
         what = "a web page, perhaps to log in," if html else "XML"
     else:
         try:
-            bundle = msgspec.json.decode(body, type=as_type)
+            bundle = decoded_bundle(body)
             if bundle.resourceType == "Bundle":
                 return bundle
             what = f"{clean_code(bundle.resourceType)}{in_brackets(issues_in(body))} and not a Bundle"
@@ -110,6 +122,32 @@ def read_bundle(name: str, answer: Answer, as_type: type[_BundleT]) -> _BundleT:
         f"source '{name}': {what} came from {answer.place}: see that 'base_url' is that of a FHIR R4 server "
         "and that 'auth' is right, then pull again"
     )
+
+
+def decoded_bundle(body: bytes) -> Bundle:
+    """A Bundle, or what else has a resourceType. Raises one of NOT_JSON."""
+    try:
+        return msgspec.json.decode(body, type=Bundle)
+    except msgspec.ValidationError:
+        raise
+    except NOT_JSON:
+        found, is_whole = entries(body)
+        if not is_whole:
+            raise
+        head = {name: value for name, value in members(body).items() if name != "entry"}
+        bundle = msgspec.json.decode(
+            b"{%s}" % b",".join(b'"%s":%s' % (n.encode(), v) for n, v in head.items()), type=Bundle
+        )
+        bundle.entry = [msgspec.Raw(each) for each in found]
+        return bundle
+
+
+def read_entry(raw: bytes) -> Entry:
+    """An entry of a Bundle; of one that is no JSON the resource as it came."""
+    try:
+        return msgspec.json.decode(raw, type=Entry | None) or Entry()
+    except NOT_JSON:
+        return Entry(msgspec.Raw(members(raw).get("resource", raw)))
 
 
 def refusal(name: str, resource_type: str, answer: Answer) -> FhirFeaturesError:

@@ -250,6 +250,22 @@ def test_what_cannot_be_read_at_all_is_landed_and_broken_from_its_first_line(tmp
     assert reason in rest.reason
 
 
+@pytest.mark.parametrize("cut", [0, 3])
+def test_an_entry_that_is_no_json_does_not_take_its_bundle_with_it(tmp_path, cut):
+    config = configured(tmp_path)
+    entries = [
+        b'{"resource":%s}' % each for each in (PATIENTS[0], b'{"resourceType":"Patient","id":"a\tb"}', PATIENTS[1])
+    ]
+    bundle = b'{"resourceType":"Bundle","type":"collection","entry":[%s]}' % b",".join(entries)
+    (tmp_path / "in" / "a.json").write_bytes(bundle[: len(bundle) - cut])
+    run = pulled(config)
+    if cut:
+        read, rest = broken_rest(run)
+        assert (read, rest.line, rest.reason) == (entries[:2], 3, "the Bundle is cut off")
+    else:
+        assert [line for _, line in lines_of(run)] == entries
+
+
 def test_lines_that_are_no_json_are_given_as_they_are(tmp_path):
     config = configured(tmp_path)
     lines = [b'{"resourceType":', b"\xff\xfe", b"[]", b'{"resourceType":7}', PATIENTS[0]]

@@ -130,6 +130,42 @@ def test_a_resource_without_an_id_or_with_a_wrong_one_is_landed_too(server, sear
     assert landed(pulled(searching())) == odd
 
 
+NOT_QUITE_JSON = {
+    "a raw tab in a string": b'{"resourceType":"Patient","id":"odd","gender":"fe\tmale"}',
+    "not a number": b'{"resourceType":"Patient","id":"odd","value":NaN}',
+    "no escape of JSON": rb'{"resourceType":"Patient","id":"odd","text":"C:\x, [\" {"}',
+    "nested beyond reading": b'{"resourceType":"Patient","id":"odd","text":' + b"[" * 5000 + b"]" * 5000 + b"}",
+}
+
+
+@pytest.mark.parametrize("history", [False, True])
+@pytest.mark.parametrize("odd", NOT_QUITE_JSON.values(), ids=NOT_QUITE_JSON)
+def test_a_resource_that_is_no_json_does_not_take_its_page_with_it(server, searching, odd, history):
+    server.history = []
+    config = searching()
+    if history:
+        server.resources = [resource("Patient", 1)]
+        server.date = "Mon, 02 Mar 2026 10:00:00 GMT"
+        pull(config)
+    good = resource("Patient", 2, updated="2026-03-02T11:00:00Z")
+    page = body(type="history" if history else "searchset", total="2", entry=[{"resource": good}, {"resource": "ODD"}])
+    server.scripted = lambda _: Reply(body=page.replace(b'"ODD"', odd))
+    run = pulled(config)
+    (file,) = run.files
+    assert [line for _, _, line in read_lines(run.folder, file)] == [json.dumps(good).encode(), odd]
+
+
+@pytest.mark.parametrize(
+    "oddity",
+    [{"total": "1"}, {"total": [1]}, {"link": [{"relation": 7}]}, {"entry": [None]}, {"entry": [{"search": 1}]}],
+    ids=str,
+)
+def test_what_servers_get_wrong_around_resources_does_no_harm(server, searching, oddity):
+    entry = [{"resource": resource("Patient", 1)}, *oddity.pop("entry", [])]
+    server.scripted = lambda _: Reply(body=body(entry=entry, **oddity))
+    assert landed(pulled(searching())) == [resource("Patient", 1)]
+
+
 def test_two_contents_under_one_version_are_both_kept_and_the_same_one_once(server, searching):
     first, second = resource("Patient", 1), resource("Patient", 1) | {"active": True}
     server.scripted = lambda _: Reply(body=body(entry=[{"resource": each} for each in (first, second, first)]))
