@@ -204,20 +204,31 @@ class _Search:
     def _scan_until_whole(self, state: TypeState, only: Mapping[str, str], searches: int) -> int | None:
         """Nothing when a scan gave all; else how many resources the best of several scans gave."""
         most = 0
-        for _ in range(SCANS):
+        for scan in range(1, SCANS + 1):
             if self._scan(state, only, searches):
+                return None
+            if scan == SCANS and state.total is None and state.next_url is None:
+                state.warn(
+                    f"the server does not count its {state.resource_type}, and each reading brought others: it was "
+                    "written to meanwhile, or passes some by"
+                )
                 return None
             most = max(most, state.ids)
             self._run.begin_scan(state)
         return most
 
     def _scan(self, state: TypeState, only: Mapping[str, str], searches: int) -> bool:
-        """Read on to the last page; whether the scan gave every id that the server counted at any time of it."""
+        """Read on to the last page; whether the scan gave every id that the server counted at any time of it, or, where
+        it does not count, nothing that earlier scans had not given."""
         while state.next_url is not None or not state.scan_pages:
             if not self._land_page(state, only):
                 return False
             done = (state.ids, state.total) if searches == 1 else (state.done, searches)
             self._progress(self._name, state.resource_type, *done)
+        if state.total is None and state.scan_pages > 1 and not state.history:
+            state.total = self._count(state, only, *_bounds(state))
+            if state.total is None:
+                return state.lines == state.lines_before
         return state.total is None or state.ids >= state.total
 
     def _land_page(self, state: TypeState, only: Mapping[str, str]) -> bool:
@@ -280,8 +291,11 @@ class _Search:
     ) -> int | None:
         # https://hl7.org/fhir/R4/search.html#summary: the total alone.
         asked = [*only.items(), ("_summary", "count"), *_updated(begin, end)]
-        answer = self._client.get(f"{self._base}/{state.resource_type}?{urlencode(asked, safe=':')}")
-        return searchset(self._name, state.resource_type, answer).total if answer.status == 200 else None
+        try:
+            answer = self._client.get(f"{self._base}/{state.resource_type}?{urlencode(asked, safe=':')}")
+            return searchset(self._name, state.resource_type, answer).total if answer.status == 200 else None
+        except (SourceUnreachable, SourceNotFhir):
+            return None  # Some fail where counting takes too long.
 
     def _asks_for_less(self, state: TypeState, answer: Answer) -> bool:
         """Whether the server refuses to say what has changed in the way that it was asked, and is now asked another."""

@@ -251,7 +251,7 @@ def test_next_links_of_every_form_are_followed(server, searching, link):
 def test_a_next_link_is_asked_for_as_it_came(server, searching):
     opaque = f"/fhir/r4?_getpages=a%2Cb+c~d/e%7Cf&x={'y' * 3000}&_lastUpdated=ge2026-01-01T00:00:00+01:00"
     first = body(entry=[{"resource": resource("Patient", 1)}], link=[{"relation": "next", "url": opaque}])
-    replies = iter([Reply(body=first), Reply(body=body())])
+    replies = iter([Reply(body=first), Reply(body=body(total=1))])
     server.scripted = lambda _: next(replies)
     pulled(searching())
     assert server.requests[1].target == opaque
@@ -303,10 +303,39 @@ def test_a_server_that_is_never_still_is_said_to_be_incomplete(server, searching
     assert {each["id"] for each in landed(pulled(config))} == {each["id"] for each in patients(30)}
 
 
-def test_pages_without_a_total_are_taken_as_they_are(server, searching):
+def test_a_server_that_does_not_count_by_itself_is_asked_to(server, searching):
     server.resources = patients(25)
     server.total = False
     assert landed(pulled(searching())) == server.resources
+    assert [request.parameters.get("_summary") for request in server.requests] == [None, None, None, "count"]
+
+
+@pytest.mark.parametrize(("written_meanwhile", "warned"), [(1, 0), (5, 1)])
+def test_where_a_server_cannot_count_it_is_read_again_until_nothing_new_comes(
+    server, searching, written_meanwhile, warned
+):
+    server.resources = patients(25)
+    server.total = False
+    counting = (Reply(status=400), Reply(body=body()))[written_meanwhile == 1]
+    server.scripted = lambda request: counting if "_summary" in request.parameters else None
+
+    def write(requests: int) -> None:
+        """Each scan, a resource moves to the end of the order, so that another one is passed by."""
+        if requests % 4 == 1 and requests < 4 * written_meanwhile:
+            server.update(resource("Patient", requests % 10, version=requests + 1))
+
+    server.after_page = write
+    run = pulled(searching())
+    assert {each["id"] for each in landed(run)} >= {each["id"] for each in patients(25)}
+    assert len(run.types["Patient"].warnings) == warned
+    assert run.types["Patient"].pages <= 9
+
+
+def test_a_short_search_without_a_total_is_read_once(server, searching):
+    server.resources = patients(10)
+    server.total = False
+    pulled(searching())
+    assert len(server.requests) == 1
 
 
 def test_empty_pages_that_link_on_are_followed(server, searching):
