@@ -111,7 +111,7 @@ class Source(Strict):
     auth: Auth = Auth()
     profile: str = Field(
         default="generic",
-        description="what kind of server it is: `generic`, `hapi`, `epic` or `oracle`; the defaults of the next seven "
+        description="what kind of server it is: `generic`, `hapi`, `epic` or `oracle`; the defaults of the next nine "
         "keys",
     )
     page_size: int = Field(ge=1, le=10_000, description="how many resources a page of a search is asked to hold")
@@ -131,6 +131,12 @@ class Source(Strict):
     categories: dict[ResourceType, tuple[str, ...]] = Field(
         default={}, description="by type, the categories that it wants a search each for"
     )
+    follow: tuple[Literal["Medication", "Observation"], ...] = Field(
+        default=(),
+        description="types of which whatever a pull refers to and did not bring is read by its id: the Medications of "
+        "orders, the Observations of reports and panels",
+    )
+    connections: int = Field(ge=1, le=16, description="how many requests or downloads run at a time")
     next_hosts: tuple[str, ...] = Field(
         default=(),
         description="other hosts (`host` or `host:port`) that its links name, as servers behind a proxy do; they are "
@@ -264,6 +270,11 @@ class Source(Strict):
             return setting
         keys = [*(f"{resource_type}/{category}" for category in categories), resource_type]
         return next((setting[key] for key in keys if key in setting), type(self).model_fields[name].default)
+
+    @property
+    def all_types(self) -> tuple[str, ...]:
+        """The types that are searched, exported or followed."""
+        return tuple(dict.fromkeys((*self.resource_types, *self.follow)))
 
     def filters(self, resource_type: str) -> tuple[str, ...]:
         """The searches of which an exported resource of a type fulfils at least one; none if all are wanted."""

@@ -146,7 +146,7 @@ class _Token:
     def _discovered(self) -> tuple[str, str]:
         """The token endpoint and the scopes to ask for there."""
         auth, name = self._source.auth, self._transport.name
-        scopes = auth.scopes or tuple(f"system/{each}.read" for each in self._source.resource_types)
+        scopes = auth.scopes or tuple(f"system/{each}.read" for each in self._source.all_types)
         if auth.token_url is not None:
             return auth.token_url, " ".join(scopes)
         assert self._source.base_url is not None

@@ -25,8 +25,6 @@ from fhir_features.sources.progress import Progress
 from fhir_features.sources.wanted import concerns, fulfils
 from fhir_features.times import UTC, duration_us
 
-# Servers allow few: Epic five, at most (smart-on-fhir/smart-fetch).
-CONNECTIONS = 4
 KICK_OFFS = 3
 
 
@@ -174,7 +172,7 @@ class _Bulk:
         numbers = [self._checkpoint.number(file.url) for file in files]
         came = {number: lines for number in numbers if (lines := self._checkpoint.download(number))}
         expired = False
-        pool = ThreadPoolExecutor(CONNECTIONS)
+        pool = ThreadPoolExecutor(self._source.connections)
         try:
             landing = {
                 pool.submit(self._land, file, number, plan): number

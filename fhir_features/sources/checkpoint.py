@@ -45,7 +45,8 @@ _TABLES = (
 
 
 class TypeState(msgspec.Struct):
-    """How far one resource type has been read, or the backfill of it. Instants are UTC.
+    """How far one resource type has been read, or the backfill of it, or what others refer to of it (`followed`: then
+    `done` is the number of the last that was read). Instants are UTC.
 
     `request` is what every search of it says, `since` the lower bound on meta.lastUpdated that held, `history` whether
     the history of the type is read. It may take many searches (one a patient and category): `done` are read, and in
@@ -64,6 +65,7 @@ class TypeState(msgspec.Struct):
     request: dict[str, str]
     since: dt.datetime | None
     backfill: bool = False
+    followed: bool = False
     history: bool = False
     done: int = 0
     unknown: int = 0
@@ -88,7 +90,8 @@ class TypeState(msgspec.Struct):
     @property
     def stem(self) -> str:
         """What names it in a run: the beginning of its file's name."""
-        return f"{self.resource_type}-backfill" if self.backfill else self.resource_type
+        part = "-backfill" if self.backfill else "-followed" if self.followed else ""
+        return self.resource_type + part
 
     def warn(self, text: str) -> None:
         """Keep a warning, once."""
@@ -265,7 +268,7 @@ class OpenRun:
             lines=state.lines,
             bytes=state.bytes,
             sha256=sha256_of(path),
-            backfill=state.backfill,
+            backfill=state.backfill or state.followed,
             receipts=tuple(
                 Receipt(first_line=first, received_at=dt.datetime.fromisoformat(at)) for first, at in receipts
             ),

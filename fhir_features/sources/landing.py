@@ -42,8 +42,8 @@ class LandedFile(_Record):
     `resources` counts what is in it by type. `lines` are the lines that are not blank, or the entries of a bundle;
     from line `unreadable_from` on (blank ones counted) it cannot be read. `bytes` and `sha256` are of the landed
     file, `original_sha256` of the file as it was found (a plain file is compressed). `backfill`: it holds the whole
-    history of patients who were not asked about before, so that its type's `since` says nothing of when the resources
-    in it began.
+    history of patients who were not asked about before, or what no search gives, so that its type's `since` says
+    nothing of when the resources in it began.
     """
 
     name: str

@@ -22,6 +22,7 @@ from fhir_features.sources.bulk import land_bulk
 from fhir_features.sources.bulk_export import export_url
 from fhir_features.sources.checkpoint import OpenRun, open_run
 from fhir_features.sources.files import land_files
+from fhir_features.sources.following import land_followed
 from fhir_features.sources.landing import LandedRun, LandedType, runs_of_source
 from fhir_features.sources.progress import Progress, silent
 from fhir_features.sources.search import land_search
@@ -88,7 +89,7 @@ def landing_of(folder: Path, name: str) -> Iterator[None]:
 def _pull_source(folder: Path, name: str, source: Source, progress: Progress) -> PullSummary:
     with landing_of(folder, name):
         earlier = [run for run in runs_of_source(folder) if run.kind != "reconcile"]
-        asked = [source.resource_types, source.per_patient, source.categories, source.type_filters]
+        asked = [source.resource_types, source.per_patient, source.categories, source.type_filters, source.follow]
         plan = msgspec.json.encode([source.kind, origin(source), *asked]).decode()
         run = open_run(folder, plan)
         try:
@@ -122,10 +123,11 @@ def _landed_from_search(
     # What was seen at another address says nothing about this one.
     same = [past for past in earlier if past.origin == origin(source)]
     types = land_search(name, source, run, same, progress)
+    followed = land_followed(name, source, run, progress)
     patients = types.get("Patient")
     empty = not same and patients is not None and not patients.entries
     warnings = ["the server has no Patient, or shows none: see that 'base_url' and the rights are as meant"]
-    return _record(name, source, run, types, warnings if empty else [])
+    return _record(name, source, run, types, [*(warnings if empty else []), *followed])
 
 
 def _landed_from_bulk(
@@ -133,7 +135,7 @@ def _landed_from_bulk(
 ) -> LandedRun:
     # What was seen of another group says nothing about this one.
     landed = land_bulk(name, source, run, [past for past in earlier if past.origin == origin(source)], progress)
-    return _record(name, source, run, landed.types, landed.warnings)
+    return _record(name, source, run, landed.types, [*landed.warnings, *land_followed(name, source, run, progress)])
 
 
 def _check_whole(run: LandedRun) -> None:

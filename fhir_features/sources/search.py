@@ -9,12 +9,14 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
 
 from fhir_features.config import ResourceType, Source
 from fhir_features.errors import SourceIncomplete, SourceNotFhir, SourceUnreachable, UsageError
+from fhir_features.sources.ahead import Ahead
 from fhir_features.sources.checkpoint import OpenRun, TypeState
 from fhir_features.sources.client import Client
 from fhir_features.sources.history import history_page, is_history
@@ -46,8 +48,8 @@ def land_search(
     Raises SourceUnreachable, SourceRefused, SourceNotFhir, SourceIncomplete, ConfigError for a secret that is not
     there, and UsageError when searches go patient by patient and none is known.
     """
-    with Client(name, source) as client:
-        search = _Search(name, source, run, earlier, client, progress, elements)
+    with Client(name, source) as client, closing(Ahead(client, source.connections)) as ahead:
+        search = _Search(name, source, run, earlier, client, ahead, progress, elements)
         # Patients come first: other types may be asked for patient by patient.
         types = sorted(source.resource_types, key=lambda resource_type: resource_type != "Patient")
         landed = {resource_type: search.land(resource_type) for resource_type in types}
@@ -62,6 +64,7 @@ class _Search:
         run: OpenRun,
         earlier: Sequence[LandedRun],
         client: Client,
+        ahead: Ahead,
         progress: Progress,
         elements: str | None,
     ) -> None:
@@ -77,6 +80,7 @@ class _Search:
             if resource_type in past.types and self._covers(resource_type, past.types[resource_type])
         }
         self._client = client
+        self._ahead = ahead
         self._progress = progress
         self._elements = elements
 
@@ -155,9 +159,11 @@ class _Search:
         state = self._run.type_state(part.new)
         searches = len(part.patients) * len(part.categories)
         while state.done < searches:
-            patient, category = divmod(state.done, len(part.categories))
-            only = self._only(state.resource_type, part.patients[patient], part.categories[category])
-            self._read_search(state, only, searches)
+            next_ones = range(state.done, min(state.done + self._source.connections, searches))
+            narrowed = [self._only(state.resource_type, part, number) for number in next_ones]
+            has_begun = state.scan_pages > 0 or bool(state.cuts)
+            self._ahead.expect([self._url_of(state, each) for each in narrowed[has_begun:]])
+            self._read_search(state, narrowed[0], searches)
             self._run.next_search(state)
         if state.unknown == searches:
             raise SourceNotFhir(
@@ -168,8 +174,10 @@ class _Search:
             self._run.finish_type(state)
         return state
 
-    def _only(self, resource_type: str, patient: int | None, category: str | None) -> dict[str, str]:
-        """What narrows one of the searches that a type takes."""
+    def _only(self, resource_type: str, part: _Part, number: int) -> dict[str, str]:
+        """What narrows one of the searches that a type takes, by its number from 0."""
+        of_patients, of_categories = divmod(number, len(part.categories))
+        patient, category = part.patients[of_patients], part.categories[of_categories]
         parameter = "_id" if resource_type == "Patient" else "patient"
         of_patient = {parameter: self._run.patient(patient)} if patient else {}
         return of_patient | ({"category": category} if category else {})
@@ -233,16 +241,15 @@ class _Search:
 
     def _land_page(self, state: TypeState, only: Mapping[str, str]) -> bool:
         """Land one page; False when the server does not know its link any more."""
-        asked_at = dt.datetime.now(UTC)
         url = state.next_url or self._first_url(state, only)
         try:
-            answer = self._client.get(url)
+            asked_at, answer = self._ahead.get(url)
         except SourceUnreachable:
             if state.next_url is None or not self._has_come_whole(state, only):
                 raise
             state.warn(f"the last link of a search for {state.resource_type} does not answer")
             state.next_url = None
-            self._run.store_page(state, [], asked_at)
+            self._run.store_page(state, [], dt.datetime.now(UTC))
             return True
         if state.next_url is not None and answer.status in (400, 404, 410):
             return False
@@ -274,12 +281,17 @@ class _Search:
         return True
 
     def _first_url(self, state: TypeState, only: Mapping[str, str]) -> str:
-        place = f"{state.resource_type}/_history" if state.history else state.resource_type
-        asked = {**only, **state.request}
         if not state.cuts:
-            return f"{self._base}/{place}?{urlencode(asked, safe=':')}"
+            return self._url_of(state, only)
+        asked = {**only, **state.request}
         asked.pop("_lastUpdated", None)
-        return f"{self._base}/{place}?{urlencode([*asked.items(), *_updated(*_bounds(state))], safe=':')}"
+        windowed = urlencode([*asked.items(), *_updated(*_bounds(state))], safe=":")
+        return f"{self._base}/{state.resource_type}?{windowed}"
+
+    def _url_of(self, state: TypeState, only: Mapping[str, str]) -> str:
+        """The first page of a search that is not read in windows."""
+        place = f"{state.resource_type}/_history" if state.history else state.resource_type
+        return f"{self._base}/{place}?{urlencode({**only, **state.request}, safe=':')}"
 
     def _has_come_whole(self, state: TypeState, only: Mapping[str, str]) -> bool:
         """Whether a scan gave as many resources as the server counts now."""

@@ -150,9 +150,9 @@ def read_entry(raw: bytes) -> Entry:
         return Entry(msgspec.Raw(members(raw).get("resource", raw)))
 
 
-def refusal(name: str, resource_type: str, answer: Answer) -> FhirFeaturesError:
-    """The error for an answer whose status is not 200."""
-    told = f"source '{name}': HTTP {answer.status}{in_brackets(issues_in(answer.body))} at {answer.place}"
+def refusal(name: str, resource_type: str, answer: Answer, place: str | None = None) -> FhirFeaturesError:
+    """The error for an answer whose status is not 200, which names its place unless another is given."""
+    told = f"source '{name}': HTTP {answer.status}{in_brackets(issues_in(answer.body))} at {place or answer.place}"
     if answer.status in (401, 403):
         if not answer.own:
             return SourceRefused(

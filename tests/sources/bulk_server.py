@@ -48,12 +48,14 @@ class BulkServer:
         """The paths of the requests so far, of these methods or any."""
         return [each.path for each in self.server.requests if not methods or each.method in methods]
 
-    def answer(self, request: Request) -> Reply:
+    def answer(self, request: Request) -> Reply | None:
         if reply := self.before(request):
             return reply
         if request.path.endswith("$export"):
             return self._kick_off(request)
         what, number, *rest = request.path.strip("/").split("/")
+        if what not in ("files", "status"):
+            return None
         job = self.jobs[int(number)]
         if job.is_deleted:
             return Reply(status=404)

@@ -69,7 +69,8 @@ def refusing(parameter: str) -> Callable[[Request], Reply | None]:
 def ward(server: FhirServer, searching: Callable[..., Config]) -> Callable[..., Config]:
     """A source of Patient and Observation on a server that was last seen on 2 March at 10:00."""
     server.date = "Mon, 02 Mar 2026 10:00:00 GMT"
-    return lambda *lines: searching(*lines, types='"Patient", "Observation"')
+    # One request at a time, so that their order is the same each time.
+    return lambda *lines: searching("connections = 1", *lines, types='"Patient", "Observation"')
 
 
 PER_PATIENT = 'per_patient = ["Observation"]'
@@ -146,7 +147,7 @@ def test_patients_may_come_from_another_source_of_the_site(server, tmp_path):
     common = 'site = "north"\ntimezone = "UTC"\nresource_types = ["Patient", "Observation"]\n'
     (tmp_path / "fhir_features.toml").write_text(
         f'[sources.group]\nkind = "files"\npath = "in"\n{common}'
-        f'[sources.ward]\nkind = "search"\nprofile = "epic"\nbase_url = "{server.base}"\n{common}'
+        f'[sources.ward]\nkind = "search"\nprofile = "epic"\nbase_url = "{server.base}"\nconnections = 1\n{common}'
     )
     config = load_config(tmp_path)
     with pytest.raises(UsageError, match="patient by patient, and no patient of site 'north' has landed"):
