@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from fhir_features.normalize import RunSummary
+    from fhir_features.sources import PullSummary
+
 
 class FeatureStore:
     """A project folder: its configuration, its feature views and its lake. Raises ConfigError for a wrong one."""
@@ -106,6 +109,18 @@ class FeatureStore:
         """
         patients = read_patients(self.config.features.path / TESTS_NAME)
         return assure(ontologies(), self.views, patients)
+
+    def pull(self, *sources: str) -> list[PullSummary]:
+        """Receive what is new from the named sources, or from all, into the landing: see `sources.pull`."""
+        from fhir_features.sources import pull
+
+        return pull(self.config, sources)
+
+    def normalize(self) -> list[RunSummary]:
+        """Turn what has landed into event tables: see `normalize.normalize`."""
+        from fhir_features.normalize import normalize
+
+        return normalize(self.config)
 
     def build(self, view: str | FeatureView) -> Build:
         """Append to a view's feature table what is new up to the watermarks. Raises FeatureTableError, LakeError."""

@@ -14,6 +14,7 @@ from fhir_features.errors import FhirFeaturesError
 
 # In the order of the road that data takes; the name of a command is the name of its module, but for hyphens.
 COMMANDS = (
+    "init",
     "doctor",
     "pull",
     "normalize",

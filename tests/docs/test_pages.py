@@ -9,10 +9,13 @@ import cli_page
 import configuration_page
 import exit_codes_page
 import pytest
+import python_page
+import tables_page
 
+import fhir_features
 from fhir_features.config import ResourceType, Source
 
-WRITERS = (cli_page, configuration_page, exit_codes_page)
+WRITERS = (cli_page, configuration_page, exit_codes_page, python_page, tables_page)
 
 
 @pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.PAGE.stem)
@@ -35,3 +38,8 @@ def test_a_command_is_told_with_its_options_and_arguments():
 def test_every_resource_type_is_told():
     meaning = Source.model_fields["resource_types"].description or ""
     assert set(get_args(ResourceType)) == set(re.findall(r"\b[A-Z][a-z]+(?:[A-Z][a-z]+)?\b", meaning))
+
+
+def test_every_name_of_the_package_is_told():
+    told = {name.split(".")[0] for _, _, things in python_page.chapters() for name in things}
+    assert set(fhir_features.__all__) <= told

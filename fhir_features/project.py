@@ -1,0 +1,75 @@
+"""A project to begin with: a configuration with comments, the shipped feature views, and what git is to leave alone.
+
+In goes a folder that has none of it; out come the files, which work as they are. What is received there is put into the
+folder `received`, unless another one is named.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+from pathlib import Path
+from string import Template
+
+from fhir_features.config import FILE_NAME, load_config
+from fhir_features.errors import UsageError
+
+FEATURE_FILES = ("features.py", "feature_tests.md", "feature_store.yaml", "feast_objects.py")
+# What the invented patients are written as of, so that they are the same each time.
+EXAMPLE_NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+_PACKAGE = Path(__file__).parent
+
+
+def create_project(
+    folder: Path, *, files: Path | None = None, site: str = "my-site", timezone: str = "UTC", example: bool = False
+) -> list[Path]:
+    """Write the files of a new project into a folder, and say which.
+
+    `files` is the folder of FHIR files to read; without it `received` in the project, in which `example` puts ten
+    invented patients and what arrived a day later. `timezone` is the IANA zone of the site. Raises UsageError, and
+    writes nothing, when one of the files is there already; ConfigError for an unknown zone.
+    """
+    if example and files is not None:
+        raise UsageError("--example and --files exclude each other: invented patients do not go where others are")
+    if files is not None and not files.is_dir():
+        raise UsageError(f"there is no folder {files}: name one that has NDJSON or Bundles")
+    repository = folder / "feature_repo"
+    made = [folder / FILE_NAME, folder / ".gitignore", *(repository / name for name in FEATURE_FILES)]
+    if there := [path for path in made if path.exists()]:
+        raise UsageError(f"{there[0]} is there already: choose a new folder, or remove it")
+    repository.mkdir(parents=True, exist_ok=True)
+    made[0].write_text(_configuration("received" if files is None else str(files.resolve()), site, timezone))
+    try:
+        load_config(folder)
+    except Exception:
+        made[0].unlink()
+        raise
+    shutil.copyfile(_PACKAGE / "starter" / "gitignore", made[1])
+    for path in made[2:]:
+        shutil.copyfile(_shipped_features() / path.name, path)
+    if files is None:
+        (folder / "received").mkdir(exist_ok=True)
+    return [*made, *(_write_example(folder / "received") if example else ())]
+
+
+def _configuration(path: str, site: str, timezone: str) -> str:
+    template = Template((_PACKAGE / "starter" / FILE_NAME).read_text(encoding="utf-8"))
+    # A text of JSON is one of TOML.
+    return template.substitute(path=json.dumps(path), site=json.dumps(site), timezone=json.dumps(timezone))
+
+
+def _shipped_features() -> Path:
+    """The shipped Feast repository: in the wheel inside the package, in a checkout beside it."""
+    packaged = _PACKAGE / "_feature_repo"
+    return packaged if packaged.exists() else _PACKAGE.parent / "feature_repo"
+
+
+def _write_example(folder: Path) -> list[Path]:
+    from fhir_features.synthetic import later, population, write_ndjson
+
+    patients = population(patients=10, seed=1, now=EXAMPLE_NOW)
+    first, second = folder / "first.ndjson", folder / "later.ndjson"
+    write_ndjson(patients, first)
+    write_ndjson(later(patients, now=EXAMPLE_NOW + dt.timedelta(days=1)), second)
+    return [first, second]
