@@ -12,7 +12,7 @@ from fhir_features.lake.attach import (
     reading,
     writing,
 )
-from fhir_features.lake.evidence import Evidence, evidence
+from fhir_features.lake.evidence import Evidence, create_received_versions, evidence
 from fhir_features.lake.scan import create_views, newest_store_seq
 from fhir_features.lake.schema import EVENT_TABLES
 from fhir_features.lake.table import Table
@@ -27,6 +27,7 @@ __all__ = [
     "code_counts",
     "commit",
     "connect",
+    "create_received_versions",
     "create_views",
     "evidence",
     "first_version_no",

@@ -25,9 +25,12 @@ _CODED = "\n  UNION ALL\n".join(
 
 
 def code_counts(con: duckdb.DuckDBPyConnection) -> pa.Table:
-    """How many rows have each code: (code_id, site, resource_type, rows); code_id is null where there is only text."""
+    """How many rows, and how many patients, have each code: (code_id, site, resource_type, rows, patients).
+
+    code_id is null where there is only text.
+    """
     return con.execute(f"""
-SELECT code_id, site, resource_type, count(*) AS rows
+SELECT code_id, site, resource_type, count(*) AS rows, count(DISTINCT patient_id) AS patients
 FROM (
 {_CODED}
 )

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """How many rows there are of a system, site and resource type, and how many of them are resolved."""
+    """How many rows there are of a system, site and resource type, and how many of them are resolved.
+
+    At least `patients` patients have one: as many as have the most common code.
+    """
 
     system: str
     site: str
@@ -28,11 +31,15 @@ class Covered:
     rows: int
     resolved: int
     percent: float
+    patients: int
 
 
 @dataclass(frozen=True, slots=True)
 class Unmapped:
-    """A code as a source wrote it that stands for no concept, why, and how many rows have it."""
+    """A code as a source wrote it that stands for no concept, why, and how many rows have it.
+
+    At least `patients` patients have it.
+    """
 
     rows: int
     system: str
@@ -41,6 +48,7 @@ class Unmapped:
     site: str
     resource_type: str
     why: str
+    patients: int
 
 
 @dataclass(frozen=True)
@@ -66,9 +74,9 @@ class Coverage:
 def code_coverage(codings: pa.Table, resolution: pa.Table, counts: pa.Table) -> Coverage:
     """The coverage of data by its resolution.
 
-    `codings` and `resolution` are as `resolve_dictionary` takes and gives them; `counts` has code_id, site,
-    resource_type and rows; its code_id is null where a source wrote only text. A concept with several codings counts
-    under the first of them.
+    `codings` and `resolution` are as `resolve_dictionary` takes and gives them; `counts` is as `lake.code_counts` gives
+    it; its code_id is null where a source wrote only text. A concept with several codings counts under the first of
+    them.
     """
     import duckdb
 
@@ -116,6 +124,7 @@ SELECT
   counts.site,
   counts.resource_type,
   counts.rows,
+  counts.patients,
   coalesce(outcomes.is_unmapped, true) AS is_unmapped,
   coalesce(outcomes.why, 'text_only') AS why
 FROM counts
@@ -131,7 +140,8 @@ SELECT
   resource_type,
   CAST(sum(rows) AS BIGINT),
   CAST(coalesce(sum(rows) FILTER (NOT is_unmapped), 0) AS BIGINT),
-  round(100.0 * coalesce(sum(rows) FILTER (NOT is_unmapped), 0) / sum(rows), 2)
+  round(100.0 * coalesce(sum(rows) FILTER (NOT is_unmapped), 0) / sum(rows), 2),
+  CAST(max(patients) AS BIGINT)
 FROM coded_rows
 GROUP BY
   system,
@@ -151,7 +161,8 @@ SELECT
   coalesce(display, ''),
   site,
   resource_type,
-  why
+  why,
+  CAST(max(patients) AS BIGINT)
 FROM coded_rows
 WHERE is_unmapped
 GROUP BY ALL

@@ -23,6 +23,7 @@ def report(ontologies: Ontologies) -> Coverage:
             "site": ["a", "a", "a", "a", "a", "b"],
             "resource_type": ["Condition", "Observation", "Condition", "Observation", "Observation", "Observation"],
             "rows": [100, 7, 2, 25, 75, 3],
+            "patients": [60, 5, 2, 20, 40, 3],
         }
     )
     return code_coverage(dictionary, ontologies.resolve_dictionary(dictionary), counts)
@@ -30,11 +31,11 @@ def report(ontologies: Ontologies) -> Coverage:
 
 def test_the_share_of_rows_is_by_system_site_and_type(ontologies: Ontologies) -> None:
     assert report(ontologies).covered == (
-        Covered("(none)", "a", "Condition", 2, 0, 0.0),
-        Covered("http://hospital.example", "a", "Observation", 7, 0, 0.0),
-        Covered("loinc", "a", "Observation", 100, 75, 75.0),
-        Covered("loinc", "b", "Observation", 3, 3, 100.0),
-        Covered("snomed", "a", "Condition", 100, 100, 100.0),
+        Covered("(none)", "a", "Condition", 2, 0, 0.0, 2),
+        Covered("http://hospital.example", "a", "Observation", 7, 0, 0.0, 5),
+        Covered("loinc", "a", "Observation", 100, 75, 75.0, 40),
+        Covered("loinc", "b", "Observation", 3, 3, 100.0, 3),
+        Covered("snomed", "a", "Condition", 100, 100, 100.0, 60),
     )
     assert URI["loinc"] not in report(ontologies).text()
 
@@ -49,7 +50,8 @@ def test_the_unmapped_come_by_frequency_with_their_reason(ontologies: Ontologies
 
 def test_the_report_comes_as_text_json_and_html(ontologies: Ontologies) -> None:
     found = report(ontologies)
-    assert found.text().splitlines()[0].split() == ["system", "site", "resource_type", "rows", "resolved", "percent"]
+    heads = ["system", "site", "resource_type", "rows", "resolved", "percent", "patients"]
+    assert found.text().splitlines()[0].split() == heads
     assert json.loads(found.json())["unmapped"][0]["rows"] == 25
     assert "&lt;b&gt;GLU" in found.html()
     assert "<b>GLU" not in found.html()
@@ -63,6 +65,7 @@ def test_data_without_codes_gives_an_empty_report(ontologies: Ontologies) -> Non
             "site": pa.array([], pa.string()),
             "resource_type": pa.array([], pa.string()),
             "rows": pa.array([], pa.int64()),
+            "patients": pa.array([], pa.int64()),
         }
     )
     assert code_coverage(empty, ontologies.resolve_dictionary(empty), counts).text().strip() == ""

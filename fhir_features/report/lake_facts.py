@@ -1,0 +1,299 @@
+"""What does the lake hold, how fresh is it, how late did it know, and what of it is not understood? In goes a
+connection that stands at a store_seq (`engine.stand_at`), with the view `received_versions`; out come the facts of the
+first sections of the page, every count as it may be told.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import duckdb
+
+from fhir_features.normalize import OPEN_QUARANTINE
+from fhir_features.ontology.coverage import Coverage
+from fhir_features.report.disclosure import Count, Disclosure, share
+from fhir_features.report.facts import (
+    Balance,
+    Bin,
+    Closed,
+    Feed,
+    KnownThrough,
+    LateKnowledge,
+    Mapped,
+    RuleCount,
+    UnmappedCode,
+    Volume,
+)
+
+# Of the unmapped codes the most frequent are told.
+TOP_UNMAPPED = 25
+# As many columns a chart of volume has at most, so that each can be seen.
+_MOST_COLUMNS = 120
+
+# From true to known: the label of each column, and up to how many seconds it goes, its end included.
+LAGS: tuple[tuple[str, float | None], ...] = (
+    ("before it was true", -0.000_001),
+    ("at once", 0),
+    ("within 1 hour", 3_600),
+    ("1 to 6 hours", 6 * 3_600),
+    ("6 to 24 hours", 86_400),
+    ("1 to 3 days", 3 * 86_400),
+    ("3 to 7 days", 7 * 86_400),
+    ("7 to 30 days", 30 * 86_400),
+    ("30 days to a year", 365 * 86_400),
+    ("more than a year", None),
+)
+# The first of them that one clock would have had too early.
+FIRST_LATE = 2
+
+# Of a date that is but a month or a year nobody can say how long after it something was known.
+_DATED = "effective_precision NOT IN ('year', 'month') AND resource_type <> 'Patient'"
+
+
+def as_of(con: duckdb.DuckDBPyConnection) -> dt.datetime | None:
+    """When the last resource version was received."""
+    (found,) = _one(con, "SELECT max(received_at) FROM lake.versions")
+    return found  # type: ignore[no-any-return]
+
+
+def patients(con: duckdb.DuckDBPyConnection, told: Disclosure) -> dict[str, Count]:
+    """How many patients each site has."""
+    rows = con.execute("SELECT site, count(DISTINCT patient_id) FROM patients GROUP BY site ORDER BY site").fetchall()
+    return {site: told.count(number) for site, number in rows}
+
+
+def feeds(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[Feed, ...]:
+    """Each resource type of each source."""
+    rows = con.execute("""
+WITH seen AS (
+  SELECT source, site, resource_type, any_value(kind) AS kind, max(watermark) AS watermark
+  FROM lake.watermarks
+  GROUP BY ALL
+),
+held AS (
+  SELECT
+    source, site, resource_type,
+    max(known_at) AS newest_known, count(*) AS versions, count(DISTINCT patient_id) AS patients
+  FROM received_versions
+  GROUP BY ALL
+),
+came AS (
+  SELECT source, site, resource_type, max(received_at) AS received, count(*) AS versions
+  FROM lake.versions
+  GROUP BY ALL
+)
+SELECT
+  source, site, kind, resource_type, watermark, newest_known, received,
+  coalesce(held.versions, came.versions, 0), patients
+FROM seen
+FULL JOIN held USING (source, site, resource_type)
+FULL JOIN came USING (source, site, resource_type)
+ORDER BY site, source, resource_type""").fetchall()
+    return tuple(
+        Feed(
+            source, site, kind, resource_type, seen, newest, received,
+            told.count(versions, people), told.count(people or 0),
+        )
+        for source, site, kind, resource_type, seen, newest, received, versions, people in rows
+    )  # fmt: skip
+
+
+def balances(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[Balance, ...]:
+    """What became of what each source sent: the sums over its runs."""
+    rows = con.execute("""
+SELECT source, sum(received), sum(normalized), sum(quarantined), sum(duplicates), sum(ignored)
+FROM lake.commits
+WHERE source IS NOT NULL
+GROUP BY source
+ORDER BY source""").fetchall()
+    return tuple(Balance(source, *(told.count(int(number)) for number in numbers)) for source, *numbers in rows)
+
+
+def quarantined(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[RuleCount, ...]:
+    """What is set aside, by source, type and rule, the most first."""
+    return _rule_counts(con, told, OPEN_QUARANTINE)
+
+
+def findings(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[RuleCount, ...]:
+    """What validation found, by source, type and rule, the most first."""
+    return _rule_counts(con, told, "FROM lake.findings q")
+
+
+def _rule_counts(con: duckdb.DuckDBPyConnection, told: Disclosure, rows: str) -> tuple[RuleCount, ...]:
+    found = con.execute(f"""
+SELECT q.source, coalesce(q.resource_type, 'unreadable'), q.rule, count(*) AS versions
+{rows}
+GROUP BY ALL
+ORDER BY versions DESC, 1, 2, 3""").fetchall()
+    return tuple(RuleCount(source, of_type, rule, told.count(versions)) for source, of_type, rule, versions in found)
+
+
+def volumes(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[Volume, ...]:
+    """When the versions of each site and type became known, from the first percentile of all on.
+
+    The columns are days, or else weeks, months or years, so that there are not more than can be seen. The records of
+    patients are left out: they are known from birth on.
+    """
+    con.execute("CREATE OR REPLACE TEMP VIEW dated_versions AS FROM received_versions WHERE resource_type <> 'Patient'")
+    first, last = _one(con, "SELECT quantile_disc(known_at, 0.01), max(known_at) FROM dated_versions")
+    if first is None:
+        return ()
+    unit = _unit(con, first, last)
+    all_starts = f"SELECT unnest(generate_series({_start(unit, '?')}, {_start(unit, '?')}, INTERVAL 1 {unit}))::DATE"
+    starts = [begin for (begin,) in con.execute(all_starts, [first, last]).fetchall()]
+    rows = con.execute(
+        f"""
+SELECT
+  site, resource_type,
+  CASE WHEN {_start(unit, "known_at")} >= ? THEN {_start(unit, "known_at")}::DATE END AS begins,
+  count(*), count(DISTINCT patient_id)
+FROM dated_versions
+GROUP BY ALL
+ORDER BY ALL""",
+        [starts[0]],
+    ).fetchall()
+    counts: dict[tuple[str, str], dict[dt.date | None, Count]] = {}
+    for site, resource_type, begins, versions, people in rows:
+        counts.setdefault((site, resource_type), {})[begins] = told.count(versions, people)
+    return tuple(
+        Volume(
+            *key,
+            unit,
+            of.get(None, 0),
+            tuple(Bin(begins.isoformat(), begins.isoformat(), of.get(begins, 0)) for begins in starts),
+        )
+        for key, of in counts.items()
+    )
+
+
+def _start(unit: str, instant: str) -> str:
+    return f"date_trunc('{unit}', timezone('UTC', CAST({instant} AS TIMESTAMPTZ)))"
+
+
+def _unit(con: duckdb.DuckDBPyConnection, first: dt.datetime, last: dt.datetime) -> str:
+    """The shortest of day, week, month and year of which there are not too many; of centuries, years all the same."""
+    for unit in ("day", "week", "month"):
+        (columns,) = _one(con, f"SELECT date_diff('{unit}', ?::TIMESTAMPTZ, ?::TIMESTAMPTZ)", first, last)
+        if columns < _MOST_COLUMNS:
+            return unit
+    return "year"
+
+
+def late_knowledge(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[LateKnowledge, ...]:
+    """How late each site knew of each type."""
+    ends = [(number, end) for number, (_, end) in enumerate(LAGS) if end is not None]
+    cases = " ".join(f"WHEN lag <= {end!r} THEN {number}" for number, end in ends)
+    con.execute(f"""
+CREATE OR REPLACE TEMP VIEW lags AS
+SELECT site, resource_type, patient_id, (epoch_us(first_known_at) - epoch_us(effective_at)) / 1e6 AS lag
+FROM received_versions
+WHERE {_DATED}""")
+    binned = con.execute(f"""
+SELECT site, resource_type, CASE {cases} ELSE {len(LAGS) - 1} END AS bin, count(*), count(DISTINCT patient_id)
+FROM lags
+GROUP BY ALL""").fetchall()
+    counts = {row[:3]: told.count(*row[3:]) for row in binned}
+    found = con.execute("""
+SELECT
+  site, resource_type, count(*), count(DISTINCT patient_id), count(*) FILTER (WHERE lag > 0),
+  quantile_disc(lag, 0.5) / 3600, quantile_disc(lag, 0.9) / 3600
+FROM lags
+GROUP BY ALL
+ORDER BY resource_type, site""").fetchall()
+    return tuple(
+        LateKnowledge(
+            site,
+            resource_type,
+            versions := told.count(number, people),
+            share(told.count(late, people), versions),
+            told.quantile(median, 0.5, people),
+            told.quantile(p90, 0.9, people),
+            tuple(
+                Bin(label, None, counts.get((site, resource_type, place), 0)) for place, (label, _) in enumerate(LAGS)
+            ),
+        )
+        for site, resource_type, number, people, late, median, p90 in found
+    )
+
+
+def closed(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[Closed, ...]:
+    """Why versions were closed: what was believed, and then was not any more."""
+    rows = con.execute("""
+SELECT site, resource_type, reason, count(DISTINCT version_no), count(DISTINCT patient_id)
+FROM lake.closings
+WHERE reason NOT IN ('witnessed', 'reopened')
+GROUP BY ALL
+ORDER BY ALL""").fetchall()
+    return tuple(Closed(site, of_type, reason, told.count(*counts)) for site, of_type, reason, *counts in rows)
+
+
+def known_through(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[KnownThrough, ...]:
+    """How known_at was found, by source and type."""
+    rows = con.execute("""
+WITH counted AS (
+  SELECT
+    source, site, resource_type, known_at_source,
+    count(*) AS versions,
+    count(DISTINCT patient_id) AS patients,
+    count(*) FILTER (WHERE known_at < effective_at) AS early
+  FROM received_versions
+  GROUP BY ALL
+)
+SELECT *, sum(versions) OVER (PARTITION BY source, site, resource_type)
+FROM counted
+ORDER BY site, source, resource_type, versions DESC, known_at_source""").fetchall()
+    return tuple(
+        KnownThrough(
+            source,
+            site,
+            of_type,
+            through,
+            versions := told.count(number, people),
+            share(versions, told.count(int(whole))),
+            told.count(early, people),
+        )
+        for source, site, of_type, through, number, people, early, whole in rows
+    )
+
+
+def mapped(coverage: Coverage, told: Disclosure) -> tuple[Mapped, ...]:
+    """How much of each code system is understood."""
+    return tuple(
+        Mapped(
+            each.system,
+            each.site,
+            each.resource_type,
+            rows := told.count(each.rows, each.patients),
+            resolved := told.count(each.resolved, each.patients),
+            share(resolved, rows),
+        )
+        for each in coverage.covered
+    )
+
+
+def unmapped(coverage: Coverage, told: Disclosure) -> tuple[tuple[UnmappedCode, ...], int]:
+    """The codes that stand for no concept, the most frequent first, and how many others too few patients have.
+
+    What a source wrote is told only where enough patients have it: nothing that is in one record alone gets out.
+    """
+    common = [each for each in coverage.unmapped if told.may_tell(each.patients)]
+    found = tuple(
+        UnmappedCode(
+            each.system,
+            each.code,
+            each.display,
+            each.site,
+            each.resource_type,
+            each.why,
+            told.count(each.rows, each.patients),
+        )
+        for each in common[:TOP_UNMAPPED]
+    )
+    return found, len(coverage.unmapped) - len(common)
+
+
+def _one(con: duckdb.DuckDBPyConnection, sql: str, *parameters: Any) -> tuple[Any, ...]:
+    row = con.execute(sql, list(parameters)).fetchone()
+    assert row is not None
+    return tuple(row)
