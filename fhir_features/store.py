@@ -36,6 +36,7 @@ from fhir_features.features.view import FeatureView, LockedView
 from fhir_features.features.view_diff import ViewDiff, diff_views
 from fhir_features.lake import Evidence, evidence, newest_store_seq, reading
 from fhir_features.ontology import Ontologies
+from fhir_features.report import SUPPRESS_BELOW, Disclosure, Report, make_report
 
 if TYPE_CHECKING:
     import duckdb
@@ -174,6 +175,17 @@ class FeatureStore:
         """
         with reading(self.lake) as con:
             return evidence(con)
+
+    def report(self, *, suppress_below: int = SUPPRESS_BELOW) -> Report:
+        """What the store holds and answers, as a page: `store.report().save("report.html")`.
+
+        No count of fewer than `suppress_below` patients is in it, and the others are rounded to multiples of 5; 0 tells
+        every count as it is. Nothing in it is of one patient. Raises LakeError, DefinitionError, UsageError.
+        """
+        told = Disclosure(suppress_below)
+        views = [self.locked(name) for name in self.views]
+        with reading(self.lake) as con:
+            return make_report(con, ontologies(), views, self.tables, told=told)
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,15 @@ _FLAGS = (
     "--disable-component-update --disable-sync --hide-scrollbars --remote-debugging-pipe"
 ).split()
 
+# The browser reads commands from descriptor 3 and writes to 4.
+_WIRED = """
+import fcntl, os, sys
+ends = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
+for end, descriptor in zip(ends, (3, 4)):
+    os.dup2(end, descriptor)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
 
 class Browser:
     """A browser that runs while the context lasts."""
@@ -31,9 +41,8 @@ class Browser:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         their_input, our_output = os.pipe()
         our_input, their_output = os.pipe()
-        # The browser reads commands from descriptor 3 and writes to 4.
-        wiring = f'exec "$@" 3<&{their_input} 4>&{their_output}'
-        command = ["sh", "-c", wiring, "sh", CHROMIUM, *_FLAGS, f"--user-data-dir={self._profile.name}"]
+        pipes = [str(their_input), str(their_output)]
+        command = [sys.executable, "-c", _WIRED, *pipes, CHROMIUM, *_FLAGS, f"--user-data-dir={self._profile.name}"]
         self._process = subprocess.Popen(
             command, pass_fds=(their_input, their_output), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -117,8 +126,11 @@ class Page:
 
     @property
     def requests(self) -> list[str]:
-        """The address of each request that the page made, its own among them."""
-        return [event["params"]["request"]["url"] for event in self._of("Network.requestWillBeSent")]
+        """The address of each request that left the page, its own among them: not of those that its policy refused."""
+        failed = [event["params"] for event in self._of("Network.loadingFailed")]
+        refused = {params["requestId"] for params in failed if params.get("blockedReason") == "csp"}
+        sent = [event["params"] for event in self._of("Network.requestWillBeSent")]
+        return [params["request"]["url"] for params in sent if params["requestId"] not in refused]
 
     @property
     def console(self) -> list[dict[str, Any]]:

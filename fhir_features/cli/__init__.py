@@ -27,6 +27,7 @@ COMMANDS = (
     "explain",
     "audit-leakage",
     "materialize",
+    "report",
     "ontology",
 )
 

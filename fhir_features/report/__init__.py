@@ -3,7 +3,7 @@
 Each is one HTML file that loads nothing and runs nothing. Jinja2 is imported only when a page is made.
 """
 
-from fhir_features.report.disclosure import FEWEST, Disclosure
+from fhir_features.report.disclosure import SUPPRESS_BELOW, Disclosure
 from fhir_features.report.report import Report, make_report
 
-__all__ = ["FEWEST", "Disclosure", "Report", "make_report"]
+__all__ = ["SUPPRESS_BELOW", "Disclosure", "Report", "make_report"]

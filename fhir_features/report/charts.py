@@ -30,16 +30,10 @@ def element(name: str, *children: str, **attributes: object) -> Markup:
     return Markup(f"<{name}{written}>{''.join(escape(child) for child in children)}</{name}>")
 
 
-def picture(width: float, height: float, says: str, *children: str, class_: str = "chart") -> Markup:
-    """A drawing that a screen reader reads as one picture, which `says` describes."""
-    return element(
-        "svg",
-        *children,
-        viewBox=f"0 0 {_number(width)} {_number(height)}",
-        role="img",
-        aria_label=says,
-        class_=class_,
-    )
+def picture(width: float, height: float, says: str | None, *children: str, class_: str = "chart") -> Markup:
+    """A drawing that a screen reader reads as one picture, which `says` describes; None: it passes over it."""
+    spoken = {"role": "img", "aria_label": says} if says else {"aria_hidden": "true"}
+    return element("svg", *children, viewBox=f"0 0 {_number(width)} {_number(height)}", **spoken, class_=class_)
 
 
 def text(x: float, y: float, said: str, **attributes: object) -> Markup:
@@ -47,11 +41,11 @@ def text(x: float, y: float, said: str, **attributes: object) -> Markup:
     return element("text", said, x=x, y=y, **attributes)
 
 
-def share_bar(part: float | None, says: str) -> Markup:
-    """A bar that fills a share of its length; of an unknown share it stays empty."""
+def share_bar(part: float | None) -> Markup:
+    """A bar that fills a share of its length, to stand beside its number; of an unknown share it stays empty."""
     track = element("rect", width=100, height=8, rx=2, class_="track")
     filled = element("rect", width=100 * part, height=8, rx=2, class_="fill") if part else ""
-    return picture(100, 8, says, track, filled, class_="bar")
+    return picture(100, 8, None, track, filled, class_="bar")
 
 
 def columns(bins: Sequence[Bin], says: str, *, fewest: int) -> Markup:

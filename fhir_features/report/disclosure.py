@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from fhir_features.errors import UsageError
 
-FEWEST = 10
+SUPPRESS_BELOW = 10
 _ROUND_TO = 5
 
 # A count as it may be told. None: there are some, but too few to say how many.
@@ -21,37 +21,37 @@ Count = int | None
 
 @dataclass(frozen=True)
 class Disclosure:
-    """What may be told of counts: nothing of fewer than `fewest`, and of others the nearest multiple of 5.
+    """What may be told of counts: nothing of fewer than `suppress_below`, and of others the nearest multiple of 5.
 
-    With `fewest` at most 1, every count is told as it is.
+    With `suppress_below` at most 1, every count is told as it is.
     """
 
-    fewest: int = FEWEST
+    suppress_below: int = SUPPRESS_BELOW
 
     def __post_init__(self) -> None:
-        if self.fewest < 0:
+        if self.suppress_below < 0:
             raise UsageError("the smallest count that is told is 0 or more: 0 tells every count as it is")
 
     @property
     def tells_all(self) -> bool:
         """Whether every count is told as it is."""
-        return self.fewest <= 1
+        return self.suppress_below <= 1
 
     def count(self, number: int, patients: int | None = None) -> Count:
         """What may be told of a number of things that belong to `patients` patients (not said: to a patient each)."""
         if self.tells_all or number == 0:
             return number
-        if min(number, number if patients is None else patients) < self.fewest:
+        if min(number, number if patients is None else patients) < self.suppress_below:
             return None
         return (number + _ROUND_TO // 2) // _ROUND_TO * _ROUND_TO
 
     def may_tell(self, patients: int) -> bool:
         """Whether something that so many patients have in common, such as a code, may be told."""
-        return patients >= self.fewest
+        return patients >= self.suppress_below
 
     def quantile(self, value: float | None, share: float, number: int) -> float | None:
         """A quantile, if enough values lie on either side of it; to three digits, as no patient's value is meant."""
-        if value is None or (not self.tells_all and number * min(share, 1 - share) < self.fewest):
+        if value is None or (not self.tells_all and number * min(share, 1 - share) < self.suppress_below):
             return None
         return float(f"{value:.3g}")
 

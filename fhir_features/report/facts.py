@@ -203,7 +203,7 @@ class Facts:
 
     store_seq: int
     as_of: dt.datetime | None
-    fewest: int
+    suppress_below: int
     lock_id: str
     patients: dict[str, Count]
     feeds: tuple[Feed, ...]

@@ -138,7 +138,7 @@ def _histogram(con: duckdb.DuckDBPyConnection, feature: Feature, told: Disclosur
     (low, high), patients = found
     columns = _MOST_COLUMNS
     if not told.tells_all:
-        columns = min(columns, max(_FEWEST_COLUMNS, patients // (_FILL * told.fewest)))
+        columns = min(columns, max(_FEWEST_COLUMNS, patients // (_FILL * told.suppress_below)))
     wide = _columns(low, high, columns, whole=kind_of(feature.value) == "count")
     rows = con.execute(
         f"""

@@ -99,7 +99,7 @@ def make_report(
     facts = Facts(
         store_seq=store_seq,
         as_of=lake_facts.as_of(con),
-        fewest=told.fewest,
+        suppress_below=told.suppress_below,
         lock_id=known.lock_id,
         patients=lake_facts.patients(con, told),
         feeds=lake_facts.feeds(con, told),

@@ -1,0 +1,209 @@
+"""The report's figures are right, few of them is told of few patients, and nothing of one."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hospital import CANARY, HOSTILE, LOCAL, NORTH, SOUTH, Hospital
+from lake_rows import LakeRows, write_commits
+
+from fhir_features.cli import cli
+from fhir_features.lake import writing
+from fhir_features.report import Report
+from fhir_features.store import FeatureStore
+
+
+@pytest.fixture(scope="module")
+def exact(hospital: Hospital) -> Report:
+    """The report with every count as it is."""
+    return hospital.store.report(suppress_below=0)
+
+
+@pytest.fixture(scope="module")
+def told(hospital: Hospital) -> Report:
+    """The report as it is by default."""
+    return hospital.store.report()
+
+
+def test_the_counts_are_those_of_what_was_sent(hospital: Hospital, exact: Report):
+    facts = exact.facts
+    assert facts.patients == {"north": NORTH, HOSTILE: SOUTH}
+    assert {each.source: each.received for each in facts.balances} == {
+        name: len(sent) for name, sent in hospital.sent.items()
+    }
+    assert all(
+        each.received == each.normalized + each.quarantined + each.duplicates + each.ignored for each in facts.balances
+    )
+    assert [(each.source, each.resource_type, each.rule, each.versions) for each in facts.quarantined] == [
+        ("ward", "Observation", "instant", 12),
+        ("ward", "Observation", "modifier-extension", 1),
+    ]
+    feeds = {(feed.source, feed.resource_type): feed for feed in facts.feeds}
+    encounters = [each for each in hospital.sent["ward"] if each["resourceType"] == "Encounter"]
+    assert feeds["ward", "Encounter"].versions == len(encounters)
+    assert feeds["ward", "Medication"].versions == 1
+    assert all(feed.seen_up_to == feed.received == facts.as_of for feed in facts.feeds if feed.source == "clinic")
+
+
+def test_each_version_is_in_one_column_of_the_volume(exact: Report):
+    versions = {(feed.site, feed.resource_type): feed.versions for feed in exact.facts.feeds}
+    for volume in exact.facts.volumes:
+        assert volume.unit == "month"
+        assert volume.earlier + sum(bin_.count for bin_ in volume.bins) == versions[volume.site, volume.resource_type]
+
+
+def test_the_lag_is_from_effective_to_known(hospital: Hospital, exact: Report):
+    lags = []
+    for each in hospital.sent["ward"]:
+        if each["resourceType"] == "Observation" and "modifierExtension" not in each:
+            known = each["issued"] if "issued" in each else each["meta"]["lastUpdated"]
+            if each["effectiveDateTime"] != "2025-02-30":
+                lags.append(dt.datetime.fromisoformat(known) - dt.datetime.fromisoformat(each["effectiveDateTime"]))
+    hour = dt.timedelta(hours=1)
+    (late,) = [each for each in exact.facts.late if (each.site, each.resource_type) == ("north", "Observation")]
+    counts = {bin_.label: bin_.count for bin_ in late.bins}
+    assert late.versions == sum(counts.values()) == len(lags)
+    assert counts["at once"] == sum(lag == 0 * hour for lag in lags)
+    assert counts["1 to 6 hours"] == sum(hour < lag <= 6 * hour for lag in lags)
+    assert counts["6 to 24 hours"] == sum(6 * hour < lag <= 24 * hour for lag in lags)
+    assert late.late == pytest.approx(sum(lag > 0 * hour for lag in lags) / len(lags))
+    assert late.median_hours == float(f"{sorted(lags)[(len(lags) - 1) // 2] / hour:.3g}")
+
+
+def test_an_order_that_is_over_now_was_known_as_ordered_when_it_was_written(exact: Report):
+    for late in exact.facts.late:
+        if late.resource_type in ("MedicationRequest", "Encounter"):
+            assert late.late == 0
+
+
+def test_what_was_withdrawn_and_corrected_is_counted_by_its_reason(exact: Report):
+    reasons = {
+        (each.site, each.reason): each.versions for each in exact.facts.closed if each.resource_type == "Observation"
+    }
+    assert reasons["north", "entered-in-error"] == reasons["north", "superseded"] == NORTH // 3
+
+
+def test_coverage_and_the_codes_that_nobody_maps(exact: Report, told: Report):
+    shares = {
+        (each.system, each.site): each.share for each in exact.facts.mapped if each.resource_type == "Observation"
+    }
+    assert shares["loinc", "north"] == 1.0
+    assert shares[LOCAL, HOSTILE] == 0.0
+    assert {(each.code, each.rows, each.why) for each in exact.facts.unmapped} >= {
+        ("GLUC", 3 * SOUTH, "unknown_system"),
+        (CANARY, 1, "unknown_system"),
+    }
+    assert [each.code for each in told.facts.unmapped] == ["", "GLUC"]
+    assert told.facts.unmapped_untold == 1
+
+
+def test_features_are_answered_as_a_training_set_is(hospital: Hospital, exact: Report):
+    instant = exact.facts.asked_at["north"]
+    rows = {"patient_id": [f"patient-{number:03d}" for number in range(1, NORTH + 1)], "site": ["north"] * NORTH}
+    import polars as pl
+
+    spine = pl.DataFrame({**rows, "event_timestamp": [instant] * NORTH})
+    answers = hospital.store.get_historical_features(spine, ["diabetes", "cardiovascular:sex"]).to_polars()
+    diabetes, cardiovascular = exact.facts.views
+    for feature in diabetes.features:
+        north = next(each for each in feature.sites if each.site == "north")
+        assert north.patients == NORTH
+        assert north.missing == answers[feature.name].null_count()
+        assert sum(bin_.count for bin_ in north.bins) == NORTH - north.missing
+    sex = next(each for each in cardiovascular.features if each.name == "sex")
+    north = next(each for each in sex.sites if each.site == "north")
+    assert {bin_.label: bin_.count for bin_ in north.bins} == dict(answers["sex"].value_counts().iter_rows())
+    hba1c = diabetes.features[0]
+    assert (hba1c.definition, hba1c.unit) == ("last, within 365d, of results of loinc:4548-4 in %", "%")
+
+
+def test_no_small_count_is_told_and_none_is_exact(told: Report):
+    facts = json.loads(told.json())
+    counts = [*_counts(facts), *facts["patients"].values()]
+    assert None in counts
+    assert len(counts) > 500
+    assert [count for count in counts if count is not None and count % 5] == []
+
+
+def _counts(facts: Any) -> Iterator[int | None]:
+    """Everything in the facts that is a count."""
+    names = ("versions", "patients", "received", "normalized", "quarantined", "duplicates", "ignored", "earlier")
+    counting = {*names, "count", "rows", "resolved", "missing", "known_before_effective"}
+    if isinstance(facts, list):
+        for each in facts:
+            yield from _counts(each)
+    elif isinstance(facts, dict):
+        for name, value in facts.items():
+            if name in counting and (value is None or isinstance(value, int)):
+                yield value
+            else:
+                yield from _counts(value)
+
+
+def test_no_patient_and_no_free_text_gets_out(hospital: Hospital, told: Report):
+    ids = {each["id"] for sent in hospital.sent.values() for each in sent} - {"lisinopril-10"}
+    for page in (told.html(), told.json()):
+        assert CANARY not in page
+        assert [each for each in re.findall(r"[\w.-]+", page) if each in ids] == []
+        assert "patient-0" not in page.lower()
+
+
+def test_hostile_names_are_text(told: Report):
+    assert HOSTILE not in told.html()
+    assert "&lt;script&gt;window.hacked=1&lt;/script&gt;" in told.html()
+    elements = Elements()
+    elements.feed(told.html())
+    assert {"table", "svg", "details"} < elements.names
+    assert elements.names.isdisjoint({"script", "img", "iframe", "object", "embed", "form"})
+    assert not [name for name in elements.attributes if name.startswith("on") or name in ("src", "style")]
+    assert {address for address in elements.addresses if not address.startswith("#")} == {"data:,"}
+
+
+class Elements(HTMLParser):
+    """The names of a page's elements and of their attributes, and where its links lead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.attributes: set[str] = set()
+        self.addresses: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.addresses |= {value or "" for name, value in attrs if name == "href"}
+
+
+def test_the_same_store_gives_the_same_page(hospital: Hospital, told: Report):
+    assert hospital.store.report().html() == told.html()
+
+
+def test_an_empty_store_has_a_page(tmp_path_factory: pytest.TempPathFactory, hospital: Hospital):
+    folder = tmp_path_factory.mktemp("empty")
+    (folder / "fhir_features.toml").write_text(
+        '[sources.a]\nkind = "files"\npath = "."\nsite = "a"\ntimezone = "UTC"\n'
+    )
+    (folder / "feature_repo").symlink_to(hospital.folder / "feature_repo")
+    with writing(folder / "warehouse" / "lake", buckets=32) as con:
+        write_commits(con, LakeRows(), buckets=32)
+    page = FeatureStore(folder).report().html()
+    assert "Nothing has become known yet" in page
+
+
+def test_the_command_writes_the_page_or_prints_its_facts(hospital: Hospital, told: Report, tmp_path_factory: Any):
+    file = tmp_path_factory.mktemp("out") / "page.html"
+    config = ["--config", str(hospital.folder)]
+    done = CliRunner().invoke(cli, [*config, "report", "--output", str(file)], catch_exceptions=False)
+    assert done.stdout == f"{file}\n"
+    assert file.read_text() == told.html()
+    printed = CliRunner().invoke(cli, [*config, "report", "--json"], catch_exceptions=False).stdout
+    assert json.loads(printed) == json.loads(told.json())
+    done = CliRunner().invoke(cli, [*config, "report", "--output", str(file / "no" / "page.html")])
+    assert "cannot be written" in str(done.exception)
