@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from fhir_features.features import facts
+from fhir_features.features.carrying import must_compute
 from fhir_features.features.compile import Plan, Selection, encounters_statement, seen_window
 from fhir_features.features.kernel import Array, Columns, Questions, RowSet, answer_windows
-from fhir_features.features.nodes import Aggregate, Expression, Number, PatientFact, Value
+from fhir_features.features.nodes import Aggregate, Expression, Number, PatientFact, Value, Window
 from fhir_features.features.operators import EXPRESSIONS, OPERATORS
 from fhir_features.features.people import create_people
 from fhir_features.features.stays import ACTIVE, Stays
@@ -65,17 +66,20 @@ def answers(
     *,
     summary: Summary | None = None,
     questions_a_pass: int | None = None,
+    carry: bool = False,
 ) -> Iterator[pa.Table]:
-    """The answers to what was asked, as tables of the plan's schema, in the order of buckets.
+    """The answers to what was asked, as tables of the plan's schema, in the order of bucket, site, patient, t and k.
 
-    `create_members` must have been called for the plan. A summary given counts the rows that were read.
+    `create_members` must have been called for the plan. A summary given counts the rows that were read. With `carry`,
+    what has not changed since a patient's question before is carried on instead of computed anew: for questions whose K
+    is T, and of which a patient has many.
     """
     _create_asked_people(con)
     if "observations" in plan.asked:
         create_conversions(con, known, plan.selections["observations"])
     size = questions_a_pass or max(1, _ANSWERS_A_PASS // len(plan.features))
     for first, last in _passes(con, plan, size):
-        yield _Pass(con, plan, first, last, summary).answers()
+        yield _Pass(con, plan, first, last, summary, carry).answers()
 
 
 def _create_asked_people(con: duckdb.DuckDBPyConnection) -> None:
@@ -128,9 +132,16 @@ class _Pass:
     """The questions of some buckets, answered."""
 
     def __init__(
-        self, con: duckdb.DuckDBPyConnection, plan: Plan, first: int, last: int, summary: Summary | None
+        self,
+        con: duckdb.DuckDBPyConnection,
+        plan: Plan,
+        first: int,
+        last: int,
+        summary: Summary | None,
+        carry: bool,
     ) -> None:
         self._con = con
+        self._carry = carry
         self._plan = plan
         self._buckets = (first, last)
         self._summary = summary
@@ -141,11 +152,9 @@ class _Pass:
 
     def answers(self) -> pa.Table:
         """A table of the plan's schema."""
-        stays = (
-            Stays(self._row_set(self._fetch("encounters", encounters_statement())))
-            if self._plan.reads_encounters
-            else None
-        )
+        stays = None
+        if self._plan.reads_encounters:
+            stays = Stays(self._row_set(self._fetch("encounters", encounters_statement())))
         for table, chosen in self._plan.asked.items():
             rows = self._fetch(table, self._plan.statements[table])
             for selection, places in zip(chosen, self._selected(rows, len(chosen)), strict=True):
@@ -223,15 +232,16 @@ ORDER BY bucket""",
 
     def _answer_selection(self, table: str, selection: Selection, rows: RowSet, stays: Stays | None) -> None:
         """Compute all values of a selection."""
-        length = len(self._questions)
+        windows = [seen_window(value) for value in selection.values]
+        questions, same_as = self._to_compute(selection, windows, rows, stays)
+        length = len(questions)
         dtypes = {"number": np.float64, "count": np.int64, "boolean": np.bool_, "text": np.int64}
         kinds = [OPERATORS[value.operator].kind for value in selection.values]
         answered: list[tuple[Array, Array]] = [
             (np.zeros(length, dtypes[kind]), np.ones(length, bool)) for kind in kinds
         ]
-        windows = [seen_window(value) for value in selection.values]
         classes = getattr(selection.rows, "encounter_classes", ())
-        for part, pairs, bounds in answer_windows(rows, self._questions, windows, selection.reach):
+        for part, pairs, bounds in answer_windows(rows, questions, windows, selection.reach):
             if classes:
                 assert stays is not None
                 pairs.keep(stays.of_class(pairs, classes))
@@ -241,7 +251,17 @@ ORDER BY bucket""",
             for value, window, (values, missing) in zip(selection.values, windows, answered, strict=True):
                 values[part], missing[part] = OPERATORS[value.operator].compute(seen[window], value.window)
         for value, (values, missing) in zip(selection.values, answered, strict=True):
-            self._answered[value] = self._as_arrow(value, rows, values, missing)
+            self._answered[value] = self._as_arrow(value, rows, values[same_as], missing[same_as])
+
+    def _to_compute(
+        self, selection: Selection, windows: Sequence[Window], rows: RowSet, stays: Stays | None
+    ) -> tuple[Questions, Array | slice]:
+        """The questions to compute a selection at, and for each question the one of them whose answer it has."""
+        if not self._carry or any(OPERATORS[value.operator].instant for value in selection.values):
+            return self._questions, slice(None)
+        row_sets = (rows,) if stays is None else (rows, stays.rows)
+        must = must_compute(self._questions, windows, *row_sets)
+        return self._questions.at(np.flatnonzero(must)), np.cumsum(must) - 1
 
     def _as_arrow(self, value: Aggregate, rows: RowSet, values: Array, missing: Array) -> pa.Array:
         operator = OPERATORS[value.operator]

@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from fhir_features.features.exact import limbs
 from fhir_features.features.nodes import Window
+from fhir_features.features.timeline import Timeline
 
 Array = np.ndarray[Any, Any]
 
@@ -41,6 +42,16 @@ class Questions:
 
     def __len__(self) -> int:
         return len(self.question)
+
+    @cached_property
+    def starts(self) -> Array:
+        """Where the questions of each person begin, and the end."""
+        return np.searchsorted(self.person, np.arange(self.person[-1] + 2))
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """Where instants fall among the T of each person's questions."""
+        return Timeline(self.t, self.starts)
 
     def at(self, places: Array | slice) -> Questions:
         """The questions at some places."""
@@ -98,11 +109,20 @@ class RowSet:
         self._ordered: dict[str, Array] = {}
         self._starts = np.searchsorted(self.column("person"), np.arange(persons + 1))
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a column."""
+        return name in self.columns.table.column_names
+
     def column(self, name: str) -> Array:
         """A column in the rows' order."""
         if name not in self._ordered:
             self._ordered[name] = self.columns.column(name)[self._order]
         return self._ordered[name]
+
+    @cached_property
+    def timeline(self) -> Timeline:
+        """Where instants fall among each person's effective_at."""
+        return Timeline(self.column("effective_at"), self._starts)
 
     @cached_property
     def limbs(self) -> tuple[Array, ...]:
@@ -229,8 +249,8 @@ class _Edges:
 
     def __init__(self, rows: RowSet, questions: Questions) -> None:
         self._rows = rows
-        self._t = questions.t
-        self._begin, self._end = rows.of_person(questions.person)
+        self._person, self._t = questions.person, questions.t
+        self._begin, _ = rows.of_person(questions.person)
         self._found: dict[int, Array] = {}
 
     def of(self, window: Window) -> tuple[Array, Array]:
@@ -240,23 +260,8 @@ class _Edges:
     def _after(self, us: int) -> Array:
         """The first row with effective_at > T - us."""
         if us not in self._found:
-            effective_at = self._rows.column("effective_at")
-            self._found[us] = bisect(effective_at, self._begin, self._end, self._t - us)
+            self._found[us] = self._rows.timeline.first_after(self._person, self._t - us)
         return self._found[us]
-
-
-def bisect(values: Array, low: Array, high: Array, targets: Array) -> Array:
-    """For each target the first place in [low, high) whose value is greater; values are ascending there."""
-    low, high = low.copy(), high.copy()
-    while len(values):
-        middle = (low + high) >> 1
-        is_open = low < high
-        if not is_open.any():
-            break
-        goes_on = is_open & (values[np.minimum(middle, len(values) - 1)] <= targets)
-        low = np.where(goes_on, middle + 1, low)
-        high = np.where(is_open & ~goes_on, middle, high)
-    return low
 
 
 def expand(first: Array, lengths: Array) -> tuple[Array, Array]:

@@ -18,15 +18,15 @@ class Stays:
     """The encounters of a pass, for whoever asks whether a row belongs to one that is visible at K and begun at T."""
 
     def __init__(self, rows: RowSet) -> None:
-        self._rows = rows
+        self.rows = rows
 
     def of(self, pairs: Pairs, matches: Callable[[Pairs], Array]) -> Array:
         """For each pair whether its row's encounter is one that matches."""
         asking, place = np.unique(pairs.question, return_inverse=True)
         questions = pairs.questions.at(asking)
-        stays = Pairs(self._rows, questions, *self._rows.of_person(questions.person))
+        stays = Pairs(self.rows, questions, *self.rows.of_person(questions.person))
         fits = matches(stays) & (stays.column("effective_at") <= stays.t)
-        ids = self._rows.words("resource_id")
+        ids = self.rows.words("resource_id")
         numbers = pc.fill_null(pc.index_in(pairs.row_set.words("encounter_id"), ids), -1).to_numpy()
         written = pairs.column("encounter_id")
         wanted = np.where(written < 0, -1, np.append(numbers, -1)[written])
@@ -42,7 +42,7 @@ class Stays:
 
     def of_class(self, pairs: Pairs, classes: tuple[str, ...]) -> Array:
         """For each pair whether its row's encounter is of one of the classes."""
-        words = self._rows.words("class_code").to_pylist()
+        words = self.rows.words("class_code").to_pylist()
         wanted = [number for number, word in enumerate(words) if word in classes]
         return self.of(pairs, lambda stays: np.isin(stays.column("class_code"), wanted))
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from fhir_features.errors import FeatureTableError
 from fhir_features.features.cadence import EXACT, Serving, read_cadence
+from fhir_features.features.changes import changed_rows, create_previous
 from fhir_features.features.compile import Plan, compile_features, leaves
 from fhir_features.features.engine import answers, buckets_holding
 from fhir_features.features.instants import START, Span, create_spans, last_instants, next_instant, questions_of
@@ -31,7 +32,7 @@ from fhir_features.features.spine import INSTANT
 from fhir_features.features.summary import resource_types
 from fhir_features.features.terms import create_members
 from fhir_features.features.view import FeatureView
-from fhir_features.lake import bucket_count, identifier
+from fhir_features.lake import bucket_count
 from fhir_features.ontology import Ontologies
 
 _METADATA = b"fhir_features"
@@ -113,7 +114,7 @@ def build(
     )
     spans = [_span(serving, before, site, reach) for site, reach in moved.items()]
     file = table / _file_name(spans, store_seq)
-    _create_previous(con, plan, files)
+    create_previous(con, plan, files)
     create_members(con, known, plan)
     create_spans(con, plan, serving, spans)
     rows = _write(file, _schema(plan, view, now), _changed_answers(con, known, plan, serving, store_seq))
@@ -142,7 +143,7 @@ def restate(
     ]
     name = f"{view.version[:12]}-r{_restatement(table) + 1}"
     file = folder / view.name / name / _file_name(spans, store_seq)
-    _create_previous(con, plan, sorted(table.glob("*.parquet")))
+    create_previous(con, plan, sorted(table.glob("*.parquet")))
     create_members(con, known, plan)
     create_spans(con, plan, serving, spans)
     rows = _write(file, _schema(plan, view, now), _changed_answers(con, known, plan, serving, store_seq))
@@ -240,30 +241,11 @@ def _schema(plan: Plan, view: FeatureView, now: Reached) -> pa.Schema:
     return pa.schema(columns, {_METADATA: canonical_json(state).encode()})
 
 
-def _create_previous(con: duckdb.DuckDBPyConnection, plan: Plan, files: list[Path]) -> None:
-    """The newest row of each patient in the table so far."""
-    columns = ", ".join(identifier(name) for name in plan.names)
-    if files:
-        newest = f"""
-SELECT site, patient_id, answered_at, {columns}
-FROM read_parquet($files)
-QUALIFY row_number() OVER (PARTITION BY site, patient_id ORDER BY answered_at DESC) = 1"""
-        con.execute(f"CREATE OR REPLACE TEMP TABLE previous AS {newest}", {"files": [str(file) for file in files]})
-        return
-    con.register("no_rows", plan.schema.empty_table())
-    con.execute(f"""
-CREATE OR REPLACE TEMP TABLE previous AS
-SELECT NULL::VARCHAR AS site, NULL::VARCHAR AS patient_id, NULL::TIMESTAMPTZ AS answered_at, {columns}
-FROM no_rows""")
-    con.unregister("no_rows")
-
-
 def _changed_answers(
     con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan, serving: Serving, store_seq: int
 ) -> Iterator[pa.Table]:
     """The rows to write, some buckets at a time."""
     questions = questions_of(plan, serving)
-    changed = _changed(plan)
     together = buckets_holding(con, plan, _ROWS_A_PASS)
     for first in range(0, bucket_count(con), together):
         buckets = {"first_bucket": first, "last_bucket": first + together - 1}
@@ -276,54 +258,8 @@ FROM (
 )""",
             buckets,
         )
-        for answered in answers(con, known, plan):
-            con.register("answered", answered)
-            yield con.execute(changed, {"store_seq": store_seq}).to_arrow_table()
-            con.unregister("answered")
-
-
-def _changed(plan: Plan) -> str:
-    """Of the answers, in `answered`, those that differ from the patient's answer before, or stand where all are given.
-
-    In a restatement what the newest rows of the table before say stands in their place.
-    """
-    names = [identifier(name) for name in plan.names]
-    columns = ", ".join(names)
-    differs = "\n    OR ".join(f"{name} IS DISTINCT FROM lag({name}) OVER in_time" for name in names)
-    return f"""
-WITH in_question AS (
-  SELECT q.bucket, q.site, q.patient_id, q.t AS answered_at, {columns}
-  FROM answered a
-  JOIN asked q USING (question)
-),
-patients_in_question AS (
-  SELECT DISTINCT bucket, site, patient_id
-  FROM in_question
-),
-with_previous AS (
-  SELECT bucket, site, patient_id, answered_at, true AS is_written, $store_seq AS store_seq, {columns}
-  FROM in_question
-  JOIN spans USING (site)
-  WHERE NOT restates OR answered_at < reach
-  UNION ALL
-  SELECT
-    bucket, site, patient_id,
-    CASE WHEN restates THEN reach ELSE answered_at END,
-    restates, built_seq, {columns}
-  FROM previous
-  JOIN patients_in_question USING (site, patient_id)
-  JOIN spans USING (site)
-)
-SELECT site, patient_id, answered_at, reach AS published_at, CAST(store_seq AS BIGINT) AS store_seq, {columns}
-FROM with_previous
-JOIN spans USING (site)
-WINDOW in_time AS (PARTITION BY site, patient_id ORDER BY answered_at)
-QUALIFY is_written
-  AND (
-    (answers_all AND answered_at = news_at)
-    OR {differs}
-  )
-ORDER BY bucket, site, patient_id, answered_at"""
+        for answered in answers(con, known, plan, carry=True):
+            yield changed_rows(con, plan, answered, store_seq)
 
 
 def _write(file: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
