@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from fhir_features.feast.built import source_tags
 from fhir_features.features import FeatureView
 from fhir_features.features.compile import compile_features
 from fhir_features.features.tables import table_folder
@@ -48,6 +49,7 @@ def _feature_view(store: FeatureStore, view: FeatureView, entities: list[feast.E
         path=str(folder.absolute() / "*.parquet"),
         timestamp_field="answered_at",
         created_timestamp_column="published_at",
+        tags=source_tags(store.config.file, view.name, folder),
     )
     # With the entities' types stated Feast does not look into the files, which need not be there yet.
     keys = [feast.Field(name=entity.join_key, dtype=String) for entity in entities]

@@ -75,6 +75,11 @@ def table_folder(folder: Path, view: FeatureView) -> Path:
     return max(restated, key=_restatement, default=first)
 
 
+def table_files(folder: Path) -> list[Path]:
+    """The files of a table, in the order of their builds."""
+    return sorted(folder.glob("*.parquet"), key=_age)
+
+
 def newest_file(folder: Path) -> Path | None:
     """The file of a table's last build; None before the first."""
     return max(folder.glob("*.parquet"), key=_age, default=None)
