@@ -90,16 +90,37 @@ CREATE OR REPLACE TEMP TABLE spans (
 
 
 def questions_of(plan: Plan, serving: Serving) -> str:
-    """The statement; its parameters are `first_bucket` and `last_bucket`, its rows (site, bucket, patient_id, t)."""
+    """The statement; its parameters are `first_bucket` and `last_bucket`.
+
+    Its rows are (question, site, bucket, patient_id, t), numbered from 1 in the order of bucket, site, patient and t.
+    """
     parts = [*_instants_of_events(plan, _OWN), _instants_of_patients(plan), _LINKED_INSTANTS]
     all_instants = "\n  UNION ALL\n".join(parts)
+    # Instants are told apart and put in order by numbers of persons: by texts it takes twice the time.
     return f"""WITH instants AS (
 {all_instants}
 ),
+closed AS (
+  SELECT DISTINCT site, bucket, patient_id
+  FROM lake.closings c
+  JOIN spans s USING (site)
+  WHERE c.bucket BETWEEN $first_bucket AND $last_bucket
+    AND c.resource_type IN ({_types(plan)})
+    AND c.store_seq > s.built_seq
+),
+persons_here AS (
+  SELECT *, row_number() OVER (ORDER BY bucket, site, patient_id) AS person
+  FROM (
+    SELECT site, bucket, patient_id FROM instants
+    UNION
+    SELECT site, bucket, patient_id FROM closed
+  )
+),
 changes AS (
-  SELECT i.site, i.bucket, i.patient_id, i.t
+  SELECT p.person, i.t
   FROM instants i
-  JOIN spans s ON s.site = i.site
+  JOIN persons_here p USING (site, bucket, patient_id)
+  JOIN spans s USING (site)
   WHERE i.t > s.built_to
     AND i.t <= s.reach
 ),
@@ -108,42 +129,46 @@ news AS (
   FROM instants
   WHERE is_news
   UNION
-  SELECT c.site, c.bucket, c.patient_id
-  FROM lake.closings c
-  JOIN spans s ON s.site = c.site
-  WHERE c.bucket BETWEEN $first_bucket AND $last_bucket
-    AND c.resource_type IN ({_types(plan)})
-    AND c.store_seq > s.built_seq
-)
+  SELECT site, bucket, patient_id
+  FROM closed
+),
+asked_for AS (
 {_ON_SCHEDULE if isinstance(serving, Schedule) else _AT_ONCE}
-UNION
-SELECT n.site, n.bucket, n.patient_id, s.news_at
-FROM news n
-JOIN spans s ON s.site = n.site"""
+  UNION
+  SELECT p.person, s.news_at
+  FROM news n
+  JOIN persons_here p USING (site, bucket, patient_id)
+  JOIN spans s USING (site)
+)
+SELECT row_number() OVER (ORDER BY a.person, a.t) AS question, p.site, p.bucket, p.patient_id, a.t
+FROM asked_for a
+JOIN persons_here p USING (person)"""
 
 
 _LINKED_INSTANTS = """  SELECT site, bucket, patient_id, is_news, is_restless, t
   FROM linked_instants
   WHERE bucket BETWEEN $first_bucket AND $last_bucket"""
 
-_AT_ONCE = "SELECT site, bucket, patient_id, t\nFROM changes"
+_AT_ONCE = """  SELECT person, t
+  FROM changes"""
 
-_ON_SCHEDULE = """SELECT c.site, c.bucket, c.patient_id, d.t
-FROM changes c
-ASOF JOIN due d ON d.t >= c.t
-UNION
-SELECT r.site, r.bucket, r.patient_id, d.t
-FROM (
-  SELECT site, bucket, patient_id, min(t) AS since
-  FROM instants
-  WHERE is_restless
-  GROUP BY ALL
-) r
-JOIN spans s ON s.site = r.site
-JOIN due d
-  ON d.t >= r.since
-  AND d.t > s.built_to
-  AND d.t <= s.reach"""
+_ON_SCHEDULE = """  SELECT c.person, d.t
+  FROM changes c
+  ASOF JOIN due d ON d.t >= c.t
+  UNION
+  SELECT p.person, d.t
+  FROM (
+    SELECT site, bucket, patient_id, min(t) AS since
+    FROM instants
+    WHERE is_restless
+    GROUP BY ALL
+  ) r
+  JOIN persons_here p USING (site, bucket, patient_id)
+  JOIN spans s USING (site)
+  JOIN due d
+    ON d.t >= r.since
+    AND d.t > s.built_to
+    AND d.t <= s.reach"""
 
 
 def _due(schedule: Schedule, after: dt.datetime, up_to: dt.datetime) -> pa.Array:

@@ -257,7 +257,7 @@ def _changed_answers(
         con.execute(
             f"""
 CREATE OR REPLACE TEMP TABLE asked AS
-SELECT row_number() OVER (ORDER BY bucket, site, patient_id, t) AS question, *, t AS k
+SELECT *, t AS k
 FROM (
 {questions}
 )""",
