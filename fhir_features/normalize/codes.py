@@ -11,8 +11,11 @@ from collections.abc import Hashable
 
 import msgspec
 
+from fhir_features.normalize.elements import Unusable
 from fhir_features.normalize.structs import CodeableConcept, Quantity
 
+# Of what is there, one has a dozen.
+_MOST_CODINGS = 1000
 CodingRow = tuple[int, int, str | None, str | None, str | None, str | None, bool | None]
 UnitRow = tuple[int, str | None, str | None, str | None]
 
@@ -32,9 +35,14 @@ class Dictionary:
         self._units: list[UnitRow] = []
 
     def code_id(self, concept: CodeableConcept | None) -> int | None:
-        """The id of a concept's codings, in their order; null for one that has none. Its text is not part of it."""
+        """The id of a concept's codings, in their order; null for one that has none. Its text is not part of it.
+
+        Raises Unusable for more codings than can be meant.
+        """
         if concept is None or not concept.coding:
             return None
+        if len(concept.coding) > _MOST_CODINGS:
+            raise Unusable("size", "$", f"a concept in it has more than {_MOST_CODINGS} codings")
         key = tuple([(c.system, c.code, c.version, c.display, c.user_selected) for c in concept.coding])
         known = self._ids.get(key)
         if known is None:

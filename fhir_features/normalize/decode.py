@@ -22,11 +22,13 @@ from fhir_features.normalize.elements import VERIFICATION_STATUS, Unusable, code
 from fhir_features.normalize.r4_types import R4_TYPES
 from fhir_features.normalize.rows import RAW_TABLES, Columns, Row, arrow_table
 from fhir_features.normalize.validation import Validation, findings
-from fhir_features.sources import with_local_references
+from fhir_features.sources import LONGEST_LINE, NOT_JSON, with_local_references
 
 _RESOURCE = msgspec.json.Decoder(fhir.NORMALIZED)
 _BUNDLE = msgspec.json.Decoder(fhir.Bundle)
 _ENTRY = msgspec.json.Decoder(fhir.Entry)
+_MOST_PARTS = 5_000_000
+_MOST_ENTRIES = 100_000
 _PATH = re.compile(r" - at `(.+)`$")
 # Free of values as they are, msgspec's messages of these kinds quote what they found.
 _QUOTED = re.compile(r"'.*'")
@@ -147,6 +149,9 @@ class Decoder:
 
     def line(self, line: bytes, place: Place) -> None:
         """Take an NDJSON line. It is one resource, but for a Bundle, which is what is in it."""
+        if reason := _too_large(line):
+            self._take(Rejected(Name(), "size", None, reason), place)
+            return
         other = self._resource(line, place)
         if other is None:
             return
@@ -157,9 +162,12 @@ class Decoder:
 
     def entry(self, line: bytes, place: Place) -> None:
         """Take an entry of a Bundle."""
+        if reason := _too_large(line):
+            self._take(Rejected(Name(), "size", None, reason), place)
+            return
         try:
             entry = _ENTRY.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             self._take(_rejected(Name(), error), place)
         else:
             self._entry(entry, place)
@@ -188,8 +196,12 @@ class Decoder:
     def _bundle(self, line: bytes, place: Place) -> None:
         try:
             found = entries(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except NOT_JSON as error:
             self._take(_rejected(Name("Bundle"), error), place)
+            return
+        if len(found) > _MOST_ENTRIES:
+            reason = f"it has more than {_MOST_ENTRIES} entries: give them as a file of their own"
+            self._take(Rejected(Name("Bundle"), "size", "$.entry", reason), place)
             return
         for number, entry in enumerate(found, start=1):
             self.entry(entry, (*place[:3], number))
@@ -212,7 +224,7 @@ class Decoder:
         try:
             line.decode()  # Text in elements that are skipped is checked nowhere else.
             resource = _RESOURCE.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except NOT_JSON as error:
             return _classify(line, error)
         resource_type = type(resource).__name__
         meta = resource.meta or _NO_META
@@ -222,14 +234,14 @@ class Decoder:
             _check(resource)
             patient_id = None if resource_type in _OF_NO_PATIENT else patient_of(resource)
             rows = RAW_TABLES[resource_type].rows(resource, self.received, self._dictionary)
-        except (Unusable, msgspec.DecodeError) as error:
+            named = meta.version_id and meta.last_updated
+            content_hash = None if named else content_id(msgspec.json.decode(line))
+        except (Unusable, *NOT_JSON) as error:
             name = Name(resource_type, resource.id, meta.version_id, meta.last_updated, status)
             if isinstance(error, Unusable):
                 return Rejected(name, error.rule, error.json_path, error.reason)
-            return _rejected(name, error)  # of a contained resource
+            return _rejected(name, error)  # of a contained resource, or of an element that is skipped
         version = (self.received, resource_type, resource.id, meta.version_id, meta.last_updated)
-        named = meta.version_id and meta.last_updated
-        content_hash = None if named else content_id(msgspec.json.decode(line))
         received_at, *where = place
         withdrawn = status == "entered-in-error"
         self._versions.append(
@@ -278,6 +290,16 @@ def entries(line: bytes) -> list[bytes]:
     return list(with_local_references(_BUNDLE.decode(line).entry))
 
 
+def _too_large(line: bytes) -> str | None:
+    """Why a line would take more memory than a resource may, if it would."""
+    if len(line) > LONGEST_LINE:
+        return f"it is longer than {LONGEST_LINE >> 20} MiB"
+    # What is written in two bytes can take two hundred. Of resources that are there, a part takes ten bytes or more.
+    if len(line) > _MOST_PARTS and line.count(b"{") + line.count(b"[") + line.count(b",") > _MOST_PARTS:
+        return f"it has more than {_MOST_PARTS} elements"
+    return None
+
+
 _NO_META = fhir.Meta()
 _OF_NO_PATIENT = ("Medication", "DiagnosticReport", "Provenance")
 
@@ -312,8 +334,8 @@ def _classify(line: bytes, error: Exception) -> Other:
     """What a line is that is none of the resources that are normalized: of another type, or broken."""
     try:
         name = _name(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _rejected(Name(), error)
+    except NOT_JSON as unnamed:
+        return _rejected(Name(), unnamed)
     if name is None:
         return Rejected(Name(), "json", "$", "the line is not a JSON object")
     if name.resource_type is None:

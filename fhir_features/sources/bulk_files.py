@@ -22,7 +22,7 @@ from fhir_features.sources.bulk_export import Expired
 from fhir_features.sources.bulk_manifest import ExportedFile
 from fhir_features.sources.client import Client
 from fhir_features.sources.landing import LandedFile, Receipt, sha256_of, sync_folder
-from fhir_features.sources.reading import NOT_JSON, Broken, decompressed, numbered_lines
+from fhir_features.sources.reading import LONGEST_LINE, NOT_JSON, Broken, decompressed, numbered_lines
 from fhir_features.sources.transport import PASSING, TRIES, Answer, BrokenOff
 from fhir_features.times import UTC
 
@@ -126,6 +126,8 @@ class FileReader:
                     f"source '{self._name}': a web page or XML came from {answer.place} instead of NDJSON: "
                     "see that 'auth' is right, or tell those who run the server"
                 )
+            if len(line) > LONGEST_LINE:
+                raise Broken(number, f"a line is longer than {LONGEST_LINE >> 20} MiB")
             yield line
 
     def _refusal(self, answer: Answer) -> Exception:
@@ -139,7 +141,7 @@ class FileReader:
         return SourceNotFhir(f"{told}: tell those who run the server")
 
 
-def _plain(blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _plain(blocks: Iterator[bytes], layers: int = 2) -> Iterator[bytes]:
     """What blocks hold that are compressed or not, once by the server or also before: gzip is known by its beginning,
     since headers say it wrongly."""
     head = b""
@@ -148,7 +150,8 @@ def _plain(blocks: Iterator[bytes]) -> Iterator[bytes]:
         if len(head) >= len(_GZIP):
             break
     whole = chain([head], blocks)
-    yield from _plain(decompressed(whole, ".gz")) if head.startswith(_GZIP) else whole
+    is_packed = layers > 0 and head.startswith(_GZIP)
+    yield from _plain(decompressed(whole, ".gz"), layers - 1) if is_packed else whole
 
 
 class _Resource(msgspec.Struct):

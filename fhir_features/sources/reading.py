@@ -18,8 +18,16 @@ from fhir_features.errors import LandingError
 from fhir_features.sources.landing import LandedFile, Receipt
 from fhir_features.sources.splitting import entries, members
 
+# Whoever decodes a line that is longer sets it aside: only so much of it, and one byte more, is given.
+LONGEST_LINE = 128 << 20
+LARGEST_BUNDLE = 256 << 20
+# As many as a Bundle of that size has; an entry can be written in two bytes, and takes a hundred.
+_MOST_PARTS = 12_000_000
 _BLOCK = 1 << 16
-_LONGEST_LINE = 128 << 20
+# So many compressed bytes are taken at once: of zstd they can hold 8 MiB, of gzip a quarter.
+_BITE = 256
+# Resources compress a hundredfold at the very most; what expands more is meant to fill memory and disks.
+_MOST_EXPANDED = 1000
 _BOM = b"\xef\xbb\xbf"
 # What decoding raises on bytes that are no JSON, of another shape, or nested beyond what any resource is.
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -43,14 +51,16 @@ class UnreadableRest(LandingError):
 def read_lines(run_folder: Path, landed_file: LandedFile) -> Iterator[tuple[int, dt.datetime, bytes]]:
     """The lines of a landed file: number from 1, time of receipt (UTC), bytes as received without the line's end.
 
-    - format `ndjson`: a line is one resource. Blank lines are counted and not given. A byte order mark is left out.
+    - format `ndjson`: a line is one resource. Blank lines are counted and not given. A byte order mark is left out. Of
+      a line longer than LONGEST_LINE bytes the first LONGEST_LINE + 1 are given.
     - format `bundle`: the number is that of the entry, and the bytes are the entry's JSON object, not only its
       resource: fullUrl, resource, request and response as they are there, but for references within the Bundle (see
       `with_local_references`). So a deletion (request.method DELETE, in a
       Bundle of type transaction, batch or history: https://hl7.org/fhir/R4/bundle.html) is an entry without a
       resource.
 
-    Raises UnreadableRest where a stream is cut off or corrupt, or a bundle is none; LandingError when there is no file.
+    Raises UnreadableRest where a stream is cut off, corrupt or a bomb, or a bundle is none or larger than
+    LARGEST_BUNDLE bytes; LandingError when there is no file.
     """
     numbered = _entries if landed_file.format == "bundle" else numbered_lines
     received_at = _Clock(landed_file.receipts)
@@ -89,24 +99,26 @@ class _Clock:
 
 
 def numbered_lines(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
-    """The lines of NDJSON that comes in blocks, with their numbers from 1; blank ones are counted and not given.
+    """The lines of NDJSON that comes in blocks, with their numbers from 1; blank ones are counted and not given, and of
+    one longer than LONGEST_LINE bytes only the first LONGEST_LINE + 1.
 
-    Raises Broken where `decompressed` finds the stream cut off or corrupt, or a line is longer than any resource.
+    Raises Broken where `decompressed` finds the stream cut off, corrupt or a bomb.
     """
-    number = 0
+    number, held = 0, 0
     rest: list[bytes] = []
     try:
         for block in blocks:
-            rest.append(block)
             if b"\n" in block:
+                rest.append(block)
                 *whole, last = b"".join(rest).split(b"\n")
-                rest = [last]
+                rest, held = [last], len(last)
                 for line in whole:
                     number += 1
                     if text := _text(line, number):
                         yield number, text
-            if sum(map(len, rest)) > _LONGEST_LINE:
-                raise _Corrupt(f"a line is longer than {_LONGEST_LINE >> 20} MiB")
+            elif held <= LONGEST_LINE:
+                rest.append(block)
+                held += len(block)
     except _Corrupt as corrupt:
         raise Broken(number + 1, str(corrupt)) from None
     if text := _text(b"".join(rest), number + 1):
@@ -114,6 +126,8 @@ def numbered_lines(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _text(line: bytes, number: int) -> bytes:
+    if len(line) > LONGEST_LINE:
+        return line[: LONGEST_LINE + 1]
     return (line.removeprefix(_BOM) if number == 1 else line).strip(b" \t\r")
 
 
@@ -134,7 +148,7 @@ class _Entry(msgspec.Struct):
 
 def _entries(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
     try:
-        text = b"".join(blocks).removeprefix(_BOM)
+        text = _whole(blocks).removeprefix(_BOM)
     except _Corrupt as corrupt:
         raise Broken(1, str(corrupt)) from None
     try:
@@ -150,6 +164,18 @@ def _entries(blocks: Iterator[bytes]) -> Iterator[tuple[int, bytes]]:
     yield from enumerate(with_local_references(bundle.entry), start=1)
     if not is_whole:
         raise Broken(len(bundle.entry) + 1, "the Bundle is cut off")
+
+
+def _whole(blocks: Iterator[bytes]) -> bytes:
+    held: list[bytes] = []
+    size = parts = 0
+    for block in blocks:
+        held.append(block)
+        size += len(block)
+        parts += block.count(b",")
+        if size > LARGEST_BUNDLE or parts > _MOST_PARTS:
+            raise _Corrupt(f"a Bundle has more than {LARGEST_BUNDLE >> 20} MiB or {_MOST_PARTS} elements")
+    return b"".join(held)
 
 
 def with_local_references(entries: Sequence[msgspec.Raw]) -> Iterator[bytes]:
@@ -171,7 +197,7 @@ def with_local_references(entries: Sequence[msgspec.Raw]) -> Iterator[bytes]:
 
 
 class _Corrupt(Exception):
-    """The compressed stream ends early or makes no sense."""
+    """The compressed stream ends early, makes no sense, or holds more than can be meant."""
 
 
 class _Decompressor(Protocol):
@@ -198,19 +224,28 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def decompressed(blocks: Iterator[bytes], suffix: str) -> Iterator[bytes]:
-    """What blocks of a gzip (`.gz`) or zstd (`.zst`) stream hold. A stream that is cut off is not hidden, as by the
-    libraries' own readers: `numbered_lines` raises Broken there."""
+    """What blocks of a gzip (`.gz`) or zstd (`.zst`) stream hold, in blocks of at most 8 MiB. A stream that is cut off
+    is not hidden, as by the libraries' own readers, and one that expands a thousandfold is not followed:
+    `numbered_lines` raises Broken there."""
     new = _DECOMPRESSORS[suffix]
     member: _Decompressor | None = new()
+    taken, given = 0, 0
     for block in blocks:
-        while block:
-            member = member or new()
-            try:
-                yield member.decompress(block)
-            except (zlib.error, zstandard.ZstdError):
-                raise _Corrupt("its compressed stream is corrupt") from None
-            block = b""
-            if member.eof:
-                block, member = member.unused_data, None
+        for start in range(0, len(block), _BITE):
+            bite = block[start : start + _BITE]
+            taken += len(bite)
+            while bite:
+                member = member or new()
+                try:
+                    plain = member.decompress(bite)
+                except (zlib.error, zstandard.ZstdError):
+                    raise _Corrupt("its compressed stream is corrupt") from None
+                given += len(plain)
+                yield plain
+                if given > max(LONGEST_LINE, _MOST_EXPANDED * taken):
+                    raise _Corrupt(f"its compressed stream expands more than {_MOST_EXPANDED}fold")
+                bite = b""
+                if member.eof:
+                    bite, member = member.unused_data, None
     if member is not None:
         raise _Corrupt("its compressed stream ends early")

@@ -27,6 +27,9 @@ FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 300.0
 # Passing faults of busy servers. Some give 500 and 504 for lasting ones, too, so tries are bounded.
 PASSING = (408, 429, 500, 502, 503, 504)
+# Pages of servers have a few megabytes. Whatever a server sends, and however it is compressed, no more is taken.
+LARGEST_BODY = 256 << 20
+_BLOCK = 1 << 16
 _TIMEOUTS_S = (20.0, 180.0)
 _REDIRECTS = 5
 _REDIRECTING = (301, 302, 303, 307, 308)
@@ -87,9 +90,10 @@ class Transport:
     def send(
         self, method: str, url: str, headers_for: HeadersFor, body: bytes | None = None, *, stream: bool = False
     ) -> requests.Response:
-        """Try once, and follow redirects of what only reads.
+        """Try once, and follow redirects of what only reads. The body is read, unless it is to be streamed.
 
-        Raises BrokenOff, SourceUnreachable without a secure connection, SourceNotFhir for what is no address.
+        Raises BrokenOff, SourceUnreachable without a secure connection, SourceNotFhir for what is no address, and for a
+        body of more than LARGEST_BODY bytes.
         """
         import requests
 
@@ -103,10 +107,12 @@ class Transport:
                     data=body,
                     timeout=_TIMEOUTS_S,
                     allow_redirects=False,
-                    stream=stream,
+                    stream=True,
                 )
                 location = response.headers.get("Location")
                 if method != "GET" or response.status_code not in _REDIRECTING or location is None:
+                    if not stream:
+                        self._read(response)
                     return response
                 response.close()
                 url = urljoin(url, location)
@@ -126,6 +132,21 @@ class Transport:
         raise SourceNotFhir(
             f"source '{self.name}': more than {_REDIRECTS} redirects, the last to {place_of(url)}: correct 'base_url'"
         )
+
+    def _read(self, response: requests.Response) -> None:
+        """Read the body, which `response.content` then is, within bounds."""
+        blocks: list[bytes] = []
+        size = 0
+        with response:
+            for block in response.iter_content(_BLOCK):
+                blocks.append(block)
+                size += len(block)
+                if size > LARGEST_BODY:
+                    raise SourceNotFhir(
+                        f"source '{self.name}': {place_of(response.url)} sent more than {LARGEST_BODY >> 20} MiB at "
+                        "once: set a smaller 'page_size', or tell those who run the server"
+                    )
+        response._content = b"".join(blocks)
 
     def persist(
         self, attempt: Callable[[], requests.Response], url: str, until: dt.datetime | None = None

@@ -270,6 +270,15 @@ def test_gzip_is_known_by_its_content_whatever_the_headers_say(held, exporting, 
     assert landed(pulled(exporting())) == RESOURCES
 
 
+def test_a_gzip_in_a_gzip_in_a_gzip_is_no_resources(held, exporting):
+    held.change = lambda job: [zipped(job) for _ in range(400)]
+    config = exporting()
+    with pytest.raises(SourceIncomplete):
+        pull(config)
+    (run,) = runs(config)
+    assert not any(of.complete for of in run.types.values())
+
+
 def test_plain_text_that_is_called_gzip_is_read(held, exporting):
     held.before = lambda request: (
         Reply(body=held.jobs[0].files[request.path.rpartition("/")[2]], headers={"Content-Encoding": "gzip"})

@@ -390,13 +390,20 @@ def test_a_hostile_bundle_is_broken_from_its_first_entry(tmp_path, received):
     assert (read, rest.line) == ([], 1)
 
 
-def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_LONGEST_LINE", 1 << 20)
+def test_of_a_line_without_end_no_more_is_read_than_tells_that_it_is_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(reading, "_MOST_EXPANDED", 1 << 20)
     config = configured(tmp_path)
-    (tmp_path / "in" / "a.ndjson").write_bytes(PATIENTS[0] + b"\n" + b"x" * (4 << 20))
-    read, rest = broken_rest(pulled(config))
-    assert (read, rest.line) == ([PATIENTS[0]], 2)
-    assert "longer than" in rest.reason
+    lines = [PATIENTS[0], b"x" * (4 << 20), PATIENTS[1], b" " * (2 << 20), b"y" * (3 << 20)]
+    (tmp_path / "in" / "a.ndjson").write_bytes(b"\n".join(lines))
+    longest = (1 << 20) + 1
+    assert [line for _, line in lines_of(pulled(config))] == [
+        PATIENTS[0],
+        b"x" * longest,
+        PATIENTS[1],
+        b" " * longest,
+        b"y" * longest,
+    ]
 
 
 def test_names_that_are_no_text_and_files_that_are_no_files(tmp_path):

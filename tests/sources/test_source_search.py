@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import fcntl
+import gzip
 import json
 import signal
 import subprocess
@@ -665,6 +666,14 @@ def test_a_link_that_makes_no_sense_is_one_line(server, searching, url, way):
     else:
         server.scripted = lambda _: Reply(body=body(link=[{"relation": "next", "url": url}]))
     with pytest.raises(SourceNotFhir, match=r"^source 'ward': "):
+        pull(searching())
+
+
+def test_of_an_answer_no_more_is_taken_than_any_page_has(server, searching, monkeypatch):
+    monkeypatch.setattr(transport, "LARGEST_BODY", 1 << 20)
+    bomb = gzip.compress(b" " * (4 << 20))
+    server.scripted = lambda _: Reply(body=bomb, headers={"Content-Encoding": "gzip"})
+    with pytest.raises(SourceNotFhir, match=r"/Patient sent more than 1 MiB at once: set a smaller 'page_size'"):
         pull(searching())
 
 
