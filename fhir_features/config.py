@@ -201,6 +201,11 @@ class Source(Strict):
         description="whether the `validityPeriod` of an order is the time in which it is taken, where its dosage has "
         "no `boundsPeriod`; else only that in which it may be filled",
     )
+    one_result_by: tuple[str, ...] = Field(
+        default=(),
+        description="systems of `identifier`: Observations that share an identifier of one are versions of one result, "
+        "whatever their ids, as where a correction gets an id of its own",
+    )
     midnight_is_date: bool = Field(default=False, description="whether 00:00:00 means that only the date is known")
 
     @model_validator(mode="before")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from fhir_features.lake.ledger import COMMITS, FINDINGS, META, QUARANTINE, QUARANTINE_RESOLVED, WATERMARKS
 from fhir_features.lake.table import Columns, Table
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 # What every event row has, in this order, before the columns of its type.
 _EVENT: Columns = (
@@ -178,6 +178,7 @@ VERSIONS = Table(
         ("history_place", "BIGINT"),  # orders the versions of one instant that a history brought; else null
         ("received_at", "TIMESTAMPTZ"),
         ("content_hash", "BIGINT"),  # null where versionId and lastUpdated are stated
+        ("identity", "BIGINT"),  # the hash of an identifier that the source declares to be that of one result
         ("row_no", "BIGINT"),  # its place in the run
         *_ORIGIN,
     ),

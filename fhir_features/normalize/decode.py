@@ -48,6 +48,7 @@ VERSION_COLUMNS: Columns = (
     ("line", pa.int64()),
     ("entry", pa.int32()),
     ("system", pa.string()),
+    ("identity", pa.int64()),
 )
 QUARANTINE_COLUMNS: Columns = (
     ("row_no", pa.int64()),
@@ -244,8 +245,9 @@ class Decoder:
         version = (self.received, resource_type, resource.id, meta.version_id, meta.last_updated)
         received_at, *where = place
         withdrawn = status == "entered-in-error"
+        identity = self._dialect.identity(resource_type, line)
         self._versions.append(
-            (*version, received_at, content_hash, patient_id, "normalized", withdrawn, *where, meta.source)
+            (*version, received_at, content_hash, patient_id, "normalized", withdrawn, *where, meta.source, identity)
         )
         self._rows[resource_type] += rows
         if self._validation.takes(resource_type, resource.id):
@@ -282,7 +284,9 @@ class Decoder:
 
     def _name(self, name: Name, outcome: str, content_hash: int | None, place: Place) -> None:
         received_at, *where = place
-        self._versions.append((self.received, *name[:4], received_at, content_hash, None, outcome, False, *where, None))
+        self._versions.append(
+            (self.received, *name[:4], received_at, content_hash, None, outcome, False, *where, None, None)
+        )
 
 
 def entries(line: bytes) -> list[bytes]:

@@ -14,6 +14,7 @@ import msgspec
 
 from fhir_features.config import Source
 from fhir_features.normalize import structs as fhir
+from fhir_features.normalize.codes import content_id
 from fhir_features.normalize.elements import Unusable
 
 # A quick look at the bytes, so that resources with relative references alone are not searched.
@@ -26,15 +27,39 @@ class _Extension(msgspec.Struct):
     url: str | None = None
 
 
+class _Identifier(msgspec.Struct):
+    system: Any = None
+    value: Any = None
+
+
+class _Identified(msgspec.Struct):
+    identifier: list[_Identifier] = []
+
+
 @dataclass(frozen=True)
 class Dialect:
     """`base_urls`: those of the server that the resources are from, each ending in a slash; none where that is not
     known. `known_modifiers`: the URLs of modifier extensions that change nothing of what is read (TIME rule 17).
-    `validity_is_taken`: an order's validityPeriod is when it is taken, where its dosage has no boundsPeriod."""
+    `validity_is_taken`: an order's validityPeriod is when it is taken, where its dosage has no boundsPeriod.
+    `one_result_by`: systems of identifiers; Observations that share one are one result, whatever their ids."""
 
     base_urls: tuple[str, ...] = ()
     known_modifiers: frozenset[str] = frozenset()
     validity_is_taken: bool = False
+    one_result_by: tuple[str, ...] = ()
+
+    def identity(self, resource_type: str, line: bytes) -> int | None:
+        """What a resource that was decoded is beside its id: the hash of its first identifier of a declared system, in
+        the order in which they are declared; null for none."""
+        if resource_type != "Observation" or not self.one_result_by:
+            return None
+        try:
+            identifiers = msgspec.json.decode(line, type=_Identified).identifier
+        except msgspec.ValidationError:
+            return None
+        values = {each.system: each.value for each in reversed(identifiers) if isinstance(each.system, str)}
+        named = ((system, values.get(system)) for system in self.one_result_by)
+        return next((content_id(each) for each in named if isinstance(each[1], str) and each[1]), None)
 
     def read(self, resource: Any, line: bytes) -> None:
         """Take out of a resource what is to be left out. Raises Unusable when its subject is on another server, and
@@ -76,6 +101,7 @@ def dialect_of(source: Source) -> Dialect:
         base_urls=tuple(f"{url.rstrip('/')}/" for url in urls if url),
         known_modifiers=frozenset(source.known_modifiers),
         validity_is_taken=source.validity_is_taken,
+        one_result_by=source.one_result_by,
     )
 
 

@@ -123,7 +123,7 @@ ORDER BY ALL""")
 INSERT INTO lake.versions
 SELECT {literal(run.site)}, v.resource_type, v.resource_id, v.version, v.version_no, v.version_id, v.outcome,
   v.witnessed, v.withdrawn, {bucket}, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number,
-  v.history_place, v.received_at, v.content_hash, v.row_no, {origin}
+  v.history_place, v.received_at, v.content_hash, v.identity, v.row_no, {origin}
 FROM new_versions v
 JOIN version_clocks k USING (row_no)
 ORDER BY v.resource_type, v.resource_id, v.version""")

@@ -40,7 +40,7 @@ def derive(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, until
     With `until`, the commit that brought the run first, rows of its quarantine are read again: what other resources
     say counts as it stood then.
     """
-    order_versions(con, run)
+    order_versions(con, run, source)
     create_context(con, run, until)
     create_policies(con, source)
     read_clocks(con, source)

@@ -2,37 +2,77 @@
 
 In goes a staged run and the lake. `order_versions` makes `ordered_versions`: every version, new or held, of each
 resource that the run touches, in the order of its beginning, with what makes it witnessed; `new_versions` are the new
-ones. `close_versions` makes `new_closings`, once `clocks` has said when each version became known.
+ones. Resources of one identity, which a source declares, are ordered as one: `first_id` is what they share.
+`close_versions` makes `new_closings`, once `clocks` has said when each version became known.
 """
 
 from __future__ import annotations
 
 import duckdb
 
+from fhir_features.config import Source
 from fhir_features.lake import bucket_sql, first_version_no, literal
 from fhir_features.sources import LandedRun
+
+# The resources whose history the run is part of: those in it, and those that share an identity with one of them. A
+# deletion, and what cannot be read, does not say its identity: it is that of the other versions of its id.
+_TOUCHED = """
+CREATE OR REPLACE TEMP VIEW touched AS
+WITH identified AS (
+  SELECT resource_type, resource_id, identity FROM staged_versions WHERE identity IS NOT NULL
+  UNION
+  SELECT resource_type, resource_id, identity FROM lake.versions WHERE site = {site} AND identity IS NOT NULL
+),
+received AS (
+  SELECT DISTINCT resource_type, resource_id
+  FROM staged_versions
+),
+concerned AS (
+  SELECT DISTINCT resource_type, identity
+  FROM identified
+  SEMI JOIN received USING (resource_type, resource_id)
+),
+named AS (
+  SELECT resource_type, resource_id, min(identity) AS identity
+  FROM identified
+  SEMI JOIN concerned USING (resource_type, identity)
+  GROUP BY ALL
+)
+SELECT resource_type, resource_id, min(resource_id) OVER (PARTITION BY resource_type, identity) AS first_id
+FROM named
+UNION ALL
+SELECT resource_type, resource_id, resource_id
+FROM received
+ANTI JOIN named USING (resource_type, resource_id)"""
+
+# Where a source declares no identities, there is nothing to look for.
+_TOUCHED_BY_ID = """
+CREATE OR REPLACE TEMP VIEW touched AS
+SELECT DISTINCT resource_type, resource_id, resource_id AS first_id
+FROM staged_versions"""
 
 _RECEIVED = """
 CREATE OR REPLACE TEMP VIEW received_versions AS
 SELECT
   resource_type, resource_id, version_id, outcome, withdrawn, patient_id, last_updated,
   CASE WHEN regexp_full_match(version_id, '\\d{{1,18}}') THEN version_id::BIGINT END AS version_number,
-  received_at, content_hash, row_no, {first_version_no} + row_no AS version_no,
+  received_at, content_hash, identity, {first_id} AS first_id, row_no, {first_version_no} + row_no AS version_no,
   {source} AS source, {run_id} AS run_id, false AS is_held,
   list_contains({backfills}, file_no) AS backfilled, system,
   CASE WHEN p.history AND NOT backfilled AND last_updated IS NOT NULL THEN -row_no END AS history_place,
   version_id IS NULL AND last_updated IS NULL AS anonymous
 FROM staged_versions
+{join_touched}
 LEFT JOIN pulled_types p USING (resource_type)
 WHERE outcome <> 'quarantined' OR version_id IS NOT NULL OR last_updated IS NOT NULL"""
 
 # What was set aside and has been read by a retry is held as the retry found it.
 _HELD = """
 CREATE TEMP TABLE held_versions AS
-SELECT h.* EXCLUDE (site, store_seq) RENAME (witnessed AS was_witnessed), true AS is_held,
+SELECT h.* EXCLUDE (site, store_seq) RENAME (witnessed AS was_witnessed), first_id, true AS is_held,
   version_id IS NULL AND last_updated IS NULL AS anonymous
 FROM lake.versions h
-SEMI JOIN staged_versions USING (resource_type, resource_id)
+JOIN touched USING (resource_type, resource_id)
 ANTI JOIN lake.quarantine_resolved r ON h.outcome = 'quarantined' AND r.source = h.source AND r.run_id = h.run_id
   AND r.row_no = h.row_no AND r.store_seq > h.store_seq
 WHERE h.site = {site}
@@ -41,12 +81,12 @@ QUALIFY row_number() OVER (PARTITION BY source, run_id, row_no ORDER BY store_se
 # The resources that have several versions. The others, in a first load nearly all, need no order.
 _CROWDED = """
 CREATE TEMP TABLE crowded AS
-SELECT resource_type, resource_id
+SELECT resource_type, first_id
 FROM (
-  SELECT resource_type, resource_id
+  SELECT resource_type, first_id
   FROM received_versions
   UNION ALL
-  SELECT resource_type, resource_id
+  SELECT resource_type, first_id
   FROM held_versions
 )
 GROUP BY ALL
@@ -58,7 +98,7 @@ HAVING count(*) > 1"""
 _CANDIDATES = """
 CREATE OR REPLACE TEMP TABLE candidate_versions AS
 FROM (FROM held_versions UNION ALL BY NAME FROM received_versions)
-SEMI JOIN crowded USING (resource_type, resource_id)
+SEMI JOIN crowded USING (resource_type, first_id)
 QUALIFY anonymous OR row_number() OVER (
   PARTITION BY resource_type, resource_id, version_id, last_updated,
     CASE WHEN last_updated IS NULL THEN content_hash END
@@ -78,7 +118,7 @@ WITH counted AS (
   SELECT
     *,
     count(*) FILTER (WHERE anonymous) OVER (
-      PARTITION BY resource_type, resource_id
+      PARTITION BY resource_type, first_id
       ORDER BY received_at, run_id, source, row_no
     ) AS anonymous_so_far
   FROM candidate_versions
@@ -87,7 +127,7 @@ placed AS (
   SELECT
     *,
     CASE WHEN anonymous THEN anonymous_so_far ELSE min(anonymous_so_far) OVER (
-      PARTITION BY resource_type, resource_id, anonymous
+      PARTITION BY resource_type, first_id, anonymous
       ORDER BY {beginnings}
       ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
     ) END AS era
@@ -97,7 +137,7 @@ compared AS (
   SELECT *, anonymous AND content_hash = lag(content_hash) OVER beginnings AS repeats
   FROM placed
   WINDOW beginnings AS (
-    PARTITION BY resource_type, resource_id
+    PARTITION BY resource_type, first_id
     ORDER BY era, anonymous DESC, {beginnings}
   )
 ),
@@ -118,13 +158,13 @@ named AS (
 SELECT
   n.* EXCLUDE (anonymous_so_far, repeats, backfilled),
   row_number() OVER beginnings AS place,
-  count(*) OVER (PARTITION BY resource_type, resource_id) AS versions,
+  count(*) OVER (PARTITION BY resource_type, first_id) AS versions,
   coalesce(was_witnessed, false) OR lag(version) OVER beginnings IS NOT NULL
     OR (NOT n.is_held AND n.last_updated > p.since AND NOT n.backfilled) IS TRUE AS witnessed
 FROM named n
 LEFT JOIN pulled_types p USING (resource_type)
 WINDOW beginnings AS (
-  PARTITION BY resource_type, resource_id
+  PARTITION BY resource_type, first_id
   ORDER BY era, anonymous DESC, {beginnings}
 )"""
 
@@ -137,7 +177,7 @@ SELECT
   1 AS versions,
   (last_updated > p.since AND NOT backfilled) IS TRUE AS witnessed
 FROM received_versions r
-ANTI JOIN crowded USING (resource_type, resource_id)
+ANTI JOIN crowded USING (resource_type, first_id)
 LEFT JOIN pulled_types p USING (resource_type)"""
 
 # What a version without a versionId is called.
@@ -147,7 +187,7 @@ _UNNUMBERED = """CASE
         END"""
 
 
-def order_versions(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
+def order_versions(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source) -> None:
     """Make `ordered_versions`, and of them `new_versions`."""
     con.execute("CREATE TEMP TABLE pulled_types (resource_type VARCHAR, since TIMESTAMPTZ, history BOOLEAN)")
     for resource_type, landed in run.types.items():
@@ -161,8 +201,11 @@ def order_versions(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
         "backfills": f"{backfills}::INTEGER[]",
         "beginnings": _BEGINNINGS,
         "unnumbered": _UNNUMBERED,
+        "first_id": "t.first_id" if source.one_result_by else "resource_id",
+        "join_touched": "JOIN touched t USING (resource_type, resource_id)" if source.one_result_by else "",
     }
-    for statement in (_RECEIVED, _HELD, _CROWDED, _CANDIDATES, _ORDERED, _ALONE):
+    touched = _TOUCHED if source.one_result_by else _TOUCHED_BY_ID
+    for statement in (touched, _RECEIVED, _HELD, _CROWDED, _CANDIDATES, _ORDERED, _ALONE):
         con.execute(statement.format(**given))
     con.execute("CREATE OR REPLACE TEMP VIEW new_versions AS\nFROM ordered_versions\nWHERE NOT is_held")
 
@@ -191,7 +234,7 @@ succeeded AS (
     ) OVER successors AS successor
   FROM known
   WINDOW successors AS (
-    PARTITION BY resource_type, resource_id
+    PARTITION BY resource_type, first_id
     ORDER BY place
     ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
   )
