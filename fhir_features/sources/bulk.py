@@ -20,7 +20,7 @@ from fhir_features.sources.bulk_results import Download, export_warnings, is_ask
 from fhir_features.sources.checkpoint import OpenRun
 from fhir_features.sources.client import Client
 from fhir_features.sources.landing import LandedFile, LandedRun, LandedType
-from fhir_features.sources.patients import patient_ids
+from fhir_features.sources.patients import merges, patient_ids
 from fhir_features.sources.progress import Progress
 from fhir_features.sources.wanted import concerns, fulfils
 from fhir_features.times import UTC, duration_us
@@ -110,12 +110,15 @@ class _Bulk:
         return self._source.level not in ("system", "patient")
 
     def _new_patients(self, earlier: Sequence[LandedRun]) -> frozenset[str]:
-        """The ids of the patients of a group who were not in it when it was last seen whole, if it ever was."""
+        """The ids of the patients of a group who were not in it when it was last seen whole, if it ever was, or whom
+        another one was merged into since: what was the other's is theirs now."""
         whole = [run for run in earlier if all(of.complete for of in run.types.values())]
         if not self._is_group or not whole:
             return frozenset()
-        before = frozenset(patient_ids(whole[-1].folder, whole[-1].files))
-        return frozenset(patient_ids(self._run.folder, self._run.files())) - before
+        before, now = (whole[-1].folder, whole[-1].files), (self._run.folder, self._run.files())
+        members = frozenset(patient_ids(*now))
+        merged = frozenset(merges(*now)) - frozenset(merges(*before))
+        return (members - frozenset(patient_ids(*before))) | (members & {survivor for survivor, _ in merged})
 
     def _exported(self, number: int, plan: Plan) -> ExportState:
         """Bring an export of the run to its end, from wherever it has come to."""

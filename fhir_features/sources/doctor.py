@@ -47,7 +47,7 @@ def examine(config: Config, name: str) -> Iterator[Check]:
             yield _folder(name, source)
             return
         with Client(name, source) as client:
-            patient = next((id for _, id in landed_patients(config.warehouse.path / "landing", source.site)), None)
+            patient = next(landed_patients(config.warehouse.path / "landing", source.site), None)
             yield from _Examination(name, source, client, patient).checks()
     except FhirFeaturesError as error:
         yield Check(name, "source", "fails", _without_name(name, error))

@@ -19,24 +19,56 @@ def site_patients(site: str, run: OpenRun, before: LandedRun | None) -> Iterator
     """(id, asked about before) of every Patient that landed from a source of the site, some of them repeatedly.
 
     `before` is the earliest of this source's runs whose watermarks still count. It asked about the patients that it
-    landed itself and those of runs that had finished when it began; of others one cannot be sure.
+    landed itself and those of runs that had finished when it began; of others one cannot be sure. Whoever another
+    patient was merged into since then counts as not asked about: what was the other's is theirs now.
     """
-    for past, id in landed_patients(run.folder.parent.parent, site):
-        known = before is not None and (past.folder == before.folder or past.finished_at <= before.started_at)
-        yield id, known
-    yield from ((id, False) for id in patient_ids(run.folder, run.files()))
+    known, new = [], []
+    for past in landed_runs(run.folder.parent.parent):
+        if past.site == site:
+            is_known = before is not None and (past.folder == before.folder or past.finished_at <= before.started_at)
+            (known if is_known else new).append((past.folder, past.files))
+    new.append((run.folder, tuple(run.files())))
+    merged = {link for each in new for link in merges(*each)} - {link for each in known for link in merges(*each)}
+    survivors = {survivor for survivor, _ in merged}
+    for runs, are_known in ((known, True), (new, False)):
+        for folder, files in runs:
+            yield from ((id, are_known and id not in survivors) for id in patient_ids(folder, files))
 
 
-def landed_patients(landing: Path, site: str) -> Iterator[tuple[LandedRun, str]]:
-    """Every Patient of the site in the finished runs of any source: the run, and the id."""
+def landed_patients(landing: Path, site: str) -> Iterator[str]:
+    """The id of every Patient of the site in the finished runs of any source, some of them repeatedly."""
     for past in landed_runs(landing):
         if past.site == site:
-            yield from ((past, id) for id in patient_ids(past.folder, past.files))
+            yield from patient_ids(past.folder, past.files)
 
 
 def patient_ids(folder: Path, files: Sequence[LandedFile]) -> Iterator[str]:
     """The ids of the Patients in the files of a run, some of them repeatedly."""
     return resource_ids("Patient", folder, files)
+
+
+def merges(folder: Path, files: Sequence[LandedFile]) -> Iterator[tuple[str, str]]:
+    """Who was merged into whom, by the Patients in the files of a run: (survivor, merged), some of them repeatedly.
+
+    https://hl7.org/fhir/R4/valueset-link-type.html
+    """
+    for file in files:
+        for line in _lines(folder, file) if file.resources.get("Patient") else ():
+            if b'"replace' in line:
+                patient = _resource(line, file)
+                for kind, other in _linked(patient):
+                    if kind == "replaces" and other:
+                        yield str(patient.id), other
+                    elif kind == "replaced-by" and other:
+                        yield other, str(patient.id)
+
+
+def _linked(patient: _Resource) -> Iterator[tuple[Any, str]]:
+    """The kinds and ids of a Patient's links, as far as they can be read."""
+    for link in patient.link if isinstance(patient.link, list) else []:
+        other = link.get("other") if isinstance(link, dict) else None
+        reference = other.get("reference") if isinstance(other, dict) else None
+        yield link.get("type") if isinstance(link, dict) else None, str(reference or "").rpartition("/")[2]
 
 
 def resource_ids(resource_type: str, folder: Path, files: Sequence[LandedFile]) -> Iterator[str]:
@@ -49,6 +81,7 @@ def resource_ids(resource_type: str, folder: Path, files: Sequence[LandedFile]) 
 class _Resource(msgspec.Struct, frozen=True):
     resourceType: Any = None
     id: Any = None
+    link: Any = None
 
 
 class _Entry(msgspec.Struct):
@@ -56,11 +89,16 @@ class _Entry(msgspec.Struct):
 
 
 def _ids_in(resource_type: str, folder: Path, file: LandedFile) -> Iterator[str]:
+    for line in _lines(folder, file):
+        resource = _resource(line, file)
+        if resource.resourceType == resource_type and isinstance(resource.id, str):
+            yield resource.id
+
+
+def _lines(folder: Path, file: LandedFile) -> Iterator[bytes]:
     try:
         for _, _, line in read_lines(folder, file):
-            resource = _resource(line, file)
-            if resource.resourceType == resource_type and isinstance(resource.id, str):
-                yield resource.id
+            yield line
     except UnreadableRest:
         return  # Normalize puts the rest of the file into the quarantine.
 

@@ -117,6 +117,24 @@ def test_patients_who_are_new_get_their_whole_history_and_the_others_what_change
     assert [each["_lastUpdated"] for each in asked(server, "Observation")] == [f"ge{SINCE}"] * 2
 
 
+@pytest.mark.parametrize(("who", "kind", "other"), [(1, "replaces", 0), (0, "replaced-by", 1)])
+def test_whoever_a_patient_was_merged_into_gets_their_whole_history(server, ward, who, kind, other):
+    server.resources = [resource("Patient", 0), resource("Patient", 1), result(0, 0), result(1, 1)]
+    config = ward(PER_PATIENT, "history = false")
+    pulled(config)
+    link = [{"type": kind, "other": {"reference": f"Patient/patient-{other}"}}]
+    merged = resource("Patient", who, 2, updated="2026-03-03T00:00:00.000Z") | {"link": link}
+    # As some servers do, whose resources do not say that they were moved.
+    server.resources = [*(each for each in server.resources if each["id"] != merged["id"]), merged, result(2, 1)]
+    server.requests.clear()
+    assert result(2, 1) in landed(pulled(config))
+    everything = {"patient": "patient-1"}
+    assert asked(server, "Observation") == [{"patient": "patient-0", "_lastUpdated": f"ge{SINCE}"}, everything]
+    server.requests.clear()
+    pulled(config)
+    assert everything not in asked(server, "Observation")
+
+
 def test_each_patient_is_a_place_to_go_on_from(server, ward):
     server.resources = [resource("Patient", n) for n in range(4)] + [result(n, n % 4) for n in range(60)]
     server.scripted = lambda request: (

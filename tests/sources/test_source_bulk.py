@@ -638,6 +638,20 @@ def test_patients_who_are_new_in_a_group_get_their_whole_history_before_what_cha
     assert [job.parameters["_type"] for job in held.jobs[4:]] == ["Patient", "Observation"]
 
 
+def test_whoever_in_a_group_a_patient_was_merged_into_gets_their_whole_history(held, exporting):
+    moved = {**resource("Observation", 1), "subject": {"reference": "Patient/patient-0"}}
+    other = {**resource("Observation", 2), "subject": {"reference": "Patient/patient-1"}}
+    held.server.resources = [*RESOURCES[:2], other]
+    config = exporting(level="group/g")
+    pull(config)
+    link = [{"type": "replaces", "other": {"reference": "Patient/patient-9"}}]
+    held.server.resources = [RESOURCES[0] | {"link": link}, RESOURCES[1], moved, other]
+    assert moved in landed(pulled(config))
+    assert [job.patients for job in held.jobs[1:]] == [None, {"patient-0"}, None]
+    pull(config)
+    assert [job.patients for job in held.jobs[4:]] == [None, None]
+
+
 def test_a_server_that_takes_no_list_of_patients_is_asked_for_all(held, exporting):
     held.takes_patients = False
     results = [
