@@ -22,12 +22,13 @@ def site_patients(site: str, run: OpenRun, before: LandedRun | None) -> Iterator
     landed itself and those of runs that had finished when it began; of others one cannot be sure. Whoever another
     patient was merged into since then counts as not asked about: what was the other's is theirs now.
     """
-    known, new = [], []
+    known: list[tuple[Path, Sequence[LandedFile]]] = []
+    new: list[tuple[Path, Sequence[LandedFile]]] = []
     for past in landed_runs(run.folder.parent.parent):
         if past.site == site:
             is_known = before is not None and (past.folder == before.folder or past.finished_at <= before.started_at)
             (known if is_known else new).append((past.folder, past.files))
-    new.append((run.folder, tuple(run.files())))
+    new.append((run.folder, run.files()))
     merged = {link for each in new for link in merges(*each)} - {link for each in known for link in merges(*each)}
     survivors = {survivor for survivor, _ in merged}
     for runs, are_known in ((known, True), (new, False)):

@@ -71,7 +71,7 @@ def test_one_process_and_two_give_the_same(run: LandedRun) -> None:
 
 def test_an_error_in_a_process_is_raised_here(run: LandedRun) -> None:
     (line, *_), *_ = decoding._chunks(decoding._lines(run, silent))
-    with decoding._process(Dialect(), Validation.OFF) as process, pytest.raises(AttributeError):
+    with decoding._process(Dialect(), Validation.OFF) as process, pytest.raises(TypeError):
         decoding._asked(process, [(*line[:2], 7)])  # type: ignore[list-item]
 
 
