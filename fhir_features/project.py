@@ -1,4 +1,4 @@
-"""A project to begin with: a configuration with comments, the shipped feature views, and what git is to leave alone.
+"""A project to begin with: a configuration with comments, a few feature views, and what git is to leave alone.
 
 In goes a folder that has none of it; out come the files, which work as they are. What is received there is put into the
 folder `received`, unless another one is named.
@@ -18,7 +18,7 @@ from fhir_features.errors import UsageError
 FEATURE_FILES = ("features.py", "feature_tests.md", "feature_store.yaml", "feast_objects.py")
 # What the invented patients are written as of, so that they are the same each time.
 EXAMPLE_NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
-_PACKAGE = Path(__file__).parent
+_STARTER = Path(__file__).parent / "starter"
 
 
 def create_project(
@@ -45,24 +45,18 @@ def create_project(
     except Exception:
         made[0].unlink()
         raise
-    shutil.copyfile(_PACKAGE / "starter" / "gitignore", made[1])
+    shutil.copyfile(_STARTER / "gitignore", made[1])
     for path in made[2:]:
-        shutil.copyfile(_shipped_features() / path.name, path)
+        shutil.copyfile(_STARTER / path.name, path)
     if files is None:
         (folder / "received").mkdir(exist_ok=True)
     return [*made, *(_write_example(folder / "received") if example else ())]
 
 
 def _configuration(path: str, site: str, timezone: str) -> str:
-    template = Template((_PACKAGE / "starter" / FILE_NAME).read_text(encoding="utf-8"))
+    template = Template((_STARTER / FILE_NAME).read_text(encoding="utf-8"))
     # A text of JSON is one of TOML.
     return template.substitute(path=json.dumps(path), site=json.dumps(site), timezone=json.dumps(timezone))
-
-
-def _shipped_features() -> Path:
-    """The shipped Feast repository: in the wheel inside the package, in a checkout beside it."""
-    packaged = _PACKAGE / "_feature_repo"
-    return packaged if packaged.exists() else _PACKAGE.parent / "feature_repo"
 
 
 def _write_example(folder: Path) -> list[Path]:

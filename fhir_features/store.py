@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from fhir_features.normalize import RunSummary
     from fhir_features.sources import PullSummary
+    from fhir_features.status import Status
 
 
 class FeatureStore:
@@ -110,6 +111,12 @@ class FeatureStore:
         """
         patients = read_patients(self.config.features.path / TESTS_NAME)
         return assure(ontologies(), self.views, patients)
+
+    def status(self) -> Status:
+        """How the store stands: sources, watermarks, tables, views, the last runs. Raises LandingError, LakeError."""
+        from fhir_features.status import status
+
+        return status(self)
 
     def pull(self, *sources: str) -> list[PullSummary]:
         """Receive what is new from the named sources, or from all, into the landing: see `sources.pull`."""

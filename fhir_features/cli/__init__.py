@@ -16,6 +16,7 @@ from fhir_features.errors import FhirFeaturesError
 COMMANDS = (
     "init",
     "doctor",
+    "status",
     "pull",
     "normalize",
     "quarantine",
