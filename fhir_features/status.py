@@ -105,6 +105,23 @@ class Status:
     runs: tuple[RunStatus, ...]
     problem: str | None
 
+    @property
+    def next_step(self) -> str:
+        """What to do next, in words."""
+        if not self.sources:
+            return "name a source in fhir_features.toml"
+        if self.problem:
+            return f"correct the definitions: {self.problem}"
+        if never := [of.source for of in self.sources if of.last_pull is None or of.unfinished]:
+            return f"`fhir-features pull {' '.join(never)}`"
+        if any(of.waiting for of in self.sources):
+            return "`fhir-features normalize`"
+        if any(of.built_to is None for of in self.views):
+            return "ask for a training set (`fhir-features get`), or `fhir-features build` to serve features online"
+        if self.online.registered is False:
+            return "`feast apply` in the Feast repository, then `fhir-features materialize`"
+        return "nothing: `fhir-features pull` when there is more"
+
 
 def status(store: FeatureStore) -> Status:
     """How a store stands now. Raises LandingError for a record of a run, LakeError for a lake, that cannot be read."""

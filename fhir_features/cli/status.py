@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -61,6 +62,11 @@ def _print(found: Status) -> None:
     else:
         applied = "" if found.online.registered is not False else ", not registered yet: `feast apply`"
         print(f"online store: {found.online.kind}{applied}")
+    _print_runs(found)
+    print(f"next: {found.next_step}", file=sys.stderr)
+
+
+def _print_runs(found: Status) -> None:
     if found.runs:
         counts = ("received", "normalized", "quarantined", "duplicates", "ignored")
         print_table(

@@ -77,6 +77,6 @@ def test_doctor_prints_it_unless_a_source_is_named(tmp_path: Path, capsys: pytes
     with pytest.raises(SystemExit) as ended:
         cli.main(["--config", str(tmp_path), "doctor", "--json"], standalone_mode=False)
     assert ended.value.code == 1
-    assert {each["source"] for each in json.loads(capsys.readouterr().out)} == {"ward", "feast"}
+    assert {each["source"] for each in json.loads(capsys.readouterr().out)} == {"environment", "ward", "feast"}
     cli.main(["--config", str(tmp_path), "doctor", "ward", "--json"], standalone_mode=False)
     assert {each["source"] for each in json.loads(capsys.readouterr().out)} == {"ward"}
