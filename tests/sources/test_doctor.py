@@ -91,7 +91,7 @@ def test_what_a_pull_cannot_live_with_fails_and_so_does_the_command(server, sear
     assert checks["Condition"][1].startswith("HTTP 403 at ")
     assert "no patient of site 'north' has landed" in checks["Encounter"][1]
 
-    done = CliRunner().invoke(cli, ["--config", str(config.file), "doctor"])
+    done = CliRunner().invoke(cli, ["--config", str(config.file), "doctor", "ward"])
     assert done.exit_code == 1
     assert done.stdout.split()[:3] == ["ward", "metadata", "fails"]
     done = CliRunner().invoke(cli, ["--config", str(config.file), "doctor", "ward", "--json"])
