@@ -3,7 +3,10 @@ the same tables, and whoever joins a group brings their history."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +21,7 @@ from landing import observation, patient, rows
 
 from examples.fhir_server import fhir_server
 from fhir_features.config import Config, load_config
+from fhir_features.errors import SourceIncomplete
 from fhir_features.normalize import normalize
 from fhir_features.sources import landed_runs, pull
 
@@ -115,3 +119,37 @@ def test_exports_and_searches_end_in_the_same_tables(base_url: str, key: ec.Elli
     # The history of the one who joined came apart from what changed.
     newest = landed_runs(config.warehouse.path / "landing")[-1]
     assert [file.lines for file in newest.files if file.backfill] == [3]
+
+
+def write_for_a_while(base_url: str) -> None:
+    """Corrections and deletions, for longer than two tokens live."""
+    dice, until = random.Random(3), time.monotonic() + 2.5 * TOKENS_LIVE_S
+    with requests.Session() as session:
+        session.headers["Authorization"] = "Bearer writer"
+        while time.monotonic() < until:
+            number = dice.randrange(24)
+            url = f"{base_url}/Observation/o{number}"
+            body = result(number, round(dice.uniform(5, 9), 1))
+            done = session.delete(url) if dice.random() < 0.3 else session.put(url, json=body)
+            done.raise_for_status()
+            time.sleep(0.05)
+
+
+def test_a_pull_over_several_tokens_ends_as_the_server_does_though_it_was_written_to_meanwhile(
+    base_url: str, key: ec.EllipticCurvePrivateKey, tmp_path: Path
+):
+    config = configured(tmp_path, base_url, key)
+    writer = threading.Thread(target=write_for_a_while, args=(base_url,))
+    writer.start()
+    while writer.is_alive():
+        with contextlib.suppress(SourceIncomplete):
+            pull(config)
+        time.sleep(1)  # Each run is a commit, which takes as long.
+    writer.join()
+    write(base_url)
+    pull(config)
+    assert all(summary.quarantined == 0 for summary in normalize(config))
+    held = dict(rows(config, "SELECT DISTINCT resource_id, version FROM observations WHERE known_to IS NULL"))
+    answer = requests.get(f"{base_url}/Observation?_count=1000", headers={"Authorization": "Bearer writer"}, timeout=60)
+    on_server = [each["resource"] for each in answer.json()["entry"]]
+    assert held == {each["id"]: each["meta"]["versionId"] for each in on_server}
