@@ -29,7 +29,7 @@ from fhir_features.features.receipts import read_receipt
 from fhir_features.features.repository import TESTS_NAME, load_spines, load_views
 from fhir_features.features.reproduce import Reproduction, kept_spine, reproduce
 from fhir_features.features.retrieval import TrainingSet, requests, retrieve
-from fhir_features.features.spine import read_spine
+from fhir_features.features.spine import as_arrow, read_spine
 from fhir_features.features.tables import Build, build, restate
 from fhir_features.features.terms import ontologies
 from fhir_features.features.view import FeatureView, LockedView
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from fhir_features.interop import MedsDataset
     from fhir_features.normalize import RunSummary
     from fhir_features.sources import PullSummary
     from fhir_features.status import Status
@@ -194,6 +195,16 @@ class FeatureStore:
         with reading(self.lake) as con:
             return make_report(con, ontologies(), views, self.tables, told=told)
 
+    def export_meds(self, folder: str | Path) -> MedsDataset:
+        """Write the events of the store as a MEDS dataset into a new folder (`fhir_features.interop.meds`).
+
+        Raises UsageError for a folder that is not empty or a missing package, LakeError.
+        """
+        from fhir_features.interop import export_meds
+
+        with reading(self.lake) as con:
+            return export_meds(con, Path(folder))
+
     @property
     def sites(self) -> tuple[str, ...]:
         """The sites of the configuration, in alphabetical order."""
@@ -212,7 +223,8 @@ class FeatureStore:
         `entity_df`: polars, pandas, Arrow, or a path to Parquet or CSV, with `site` (may be absent when the
         configuration has one), `patient_id` and `event_timestamp` (with a time zone; digits beyond microseconds are
         cut off); or an anchored spine, such as `spine.encounters(at="start+24h")`. As many rows come out, in the
-        same order, with all columns kept. `features`: "view:feature", "view" or FeatureView. `known_as_of`: an instant
+        same order, with all columns kept. MEDS labels (`subject_id`, `prediction_time`) are taken as they are.
+        `features`: "view:feature", "view" or FeatureView. `known_as_of`: an instant
         with a time zone after which nothing counts as known (TIME rule 3).
         An earlier version of a view, "view@1a2b3c", is answered under the lock that it was recorded with.
 
@@ -280,7 +292,12 @@ class FeatureStore:
 
     def _spine(self, con: duckdb.DuckDBPyConnection, entity_df: Any, store_seq: int) -> pa.Table:
         if not isinstance(entity_df, Spine):
-            return read_spine(entity_df, sites=self.sites)
+            frame = as_arrow(entity_df)
+            if "subject_id" in frame.column_names and "patient_id" not in frame.column_names:
+                from fhir_features.interop import with_patients
+
+                frame = with_patients(con, frame)
+            return read_spine(frame, sites=self.sites)
         stand_at(con, ontologies(), store_seq)
         return anchored_rows(con, ontologies(), entity_df)
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fhir_features.cli.teaching import examples
 from fhir_features.errors import UsageError
 from fhir_features.ontology import Concept, ConceptSet, Impact, Ontologies, load_ontologies
 from fhir_features.ontology.importers import KINDS
@@ -32,7 +31,7 @@ def command() -> None:
     """
 
 
-@command.command("list", epilog=examples("fhir-features ontology list"))
+@command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {id, title, content, redistributable, rows}.")
 def list_artifacts(as_json: bool) -> None:
     """List the code systems and maps in the lock."""
@@ -55,7 +54,7 @@ def list_artifacts(as_json: bool) -> None:
     print(f"lock {known.lock_id}", file=sys.stderr)
 
 
-@command.command("show", epilog=examples("fhir-features ontology show icd10cm@FY2026"))
+@command.command("show")
 @click.argument("artifact")
 def show_artifact(artifact: str) -> None:
     """Show the manifest of one artifact, such as icd10cm@FY2026, as JSON."""
@@ -66,7 +65,7 @@ def show_artifact(artifact: str) -> None:
     raise UsageError(f"there is no artifact '{artifact}' in the lock: see `fhir-features ontology list`")
 
 
-@command.command("import", epilog=examples("fhir-features ontology import rf2 SnomedCT_release.zip --dry-run"))
+@command.command("import")
 @click.argument("kind", type=click.Choice(sorted(KINDS)))
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--version", help="The version, for a release that does not say it.")
@@ -91,7 +90,7 @@ def import_release(kind: str, path: Path, version: str | None, dry_run: bool, as
         print(f"{manifest.id}  {rows}")
 
 
-@command.command("verify", epilog=examples("fhir-features ontology verify"))
+@command.command("verify")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {id, content_sha256}.")
 def verify(as_json: bool) -> None:
     """Recompute the hash of every table in the lock. Ends with code 30 at the first that differs."""
@@ -107,7 +106,7 @@ def verify(as_json: bool) -> None:
         print(f"{row['id']}  {row['content_sha256']}")
 
 
-@command.command("lock", epilog=examples("fhir-features ontology lock --dry-run"))
+@command.command("lock")
 @click.option("--dry-run", is_flag=True, help="Print what would change, but write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print {lock_id, artifacts, added: [id], removed: [id]}.")
 def lock(dry_run: bool, as_json: bool) -> None:
@@ -132,7 +131,7 @@ def lock(dry_run: bool, as_json: bool) -> None:
     print(f"{made.id}  {len(made.artifacts)} artifacts")
 
 
-@command.command("diff", epilog=examples("fhir-features ontology diff icd10cm@FY2025 icd10cm@FY2026"))
+@command.command("diff")
 @click.argument("old")
 @click.argument("new")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {code, kind, before, after, successors}.")
@@ -153,7 +152,7 @@ def diff(old: str, new: str, as_json: bool) -> None:
     print(f"{gained:,} {what} gained, {lost:,} lost", file=sys.stderr)
 
 
-@command.command("impact", epilog=examples("fhir-features ontology impact icd10cm@FY2025 icd10cm@FY2026"))
+@command.command("impact")
 @click.argument("old")
 @click.argument("new")
 @click.option(
@@ -183,9 +182,7 @@ def show_impact(config_path: str, old: str, new: str, as_json: bool) -> None:
         sys.exit(1)
 
 
-@command.command(
-    "unmapped", epilog=examples("fhir-features ontology unmapped", "fhir-features ontology unmapped --html")
-)
+@command.command("unmapped")
 @click.option("--json", "as_json", is_flag=True, help="Print {covered: [...], unmapped: [...]}.")
 @click.option("--html", "as_html", is_flag=True, help="Print an HTML page that needs nothing else.")
 @click.pass_obj
@@ -207,7 +204,7 @@ def unmapped(config_path: str, as_json: bool, as_html: bool) -> None:
     print(report.json() if as_json else report.html() if as_html else report.text(), end="")
 
 
-@command.command("search", epilog=examples("fhir-features ontology search 'type 2 diabetes' --system icd10cm"))
+@command.command("search")
 @click.argument("term")
 @click.option("--system", help="Only one code system, such as icd10cm.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {system, code, name, artifact}.")
@@ -222,7 +219,7 @@ def search(term: str, system: str | None, as_json: bool) -> None:
         print(f"{hit.concept!s:<24} {hit.name}  ({hit.artifact})")
 
 
-@command.command("resolve", epilog=examples("fhir-features ontology resolve icd10cm E11.9 --on 2024-03-05"))
+@command.command("resolve")
 @click.argument("system")
 @click.argument("code")
 @click.option("--on", "day", type=click.DateTime(["%Y-%m-%d"]), help="Only what holds on this date of coding.")

@@ -8,15 +8,12 @@ import sys
 
 import click
 
-from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 from fhir_features.sources import on_terminal
 from fhir_features.sources.reconcile import MAX_SHARE, reconcile
 
 
-@click.command(
-    epilog=examples("fhir-features reconcile hospital --dry-run  # count only", "fhir-features reconcile hospital")
-)
+@click.command()
 @click.argument("source")
 @click.option(
     "--max-share",

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from fhir_features.errors import SpineError
 from fhir_features.features.anchors import encounters, first, grid
 
-__all__ = ["INSTANT", "KEYS", "TIME", "encounters", "first", "grid", "read_spine"]
+__all__ = ["INSTANT", "KEYS", "TIME", "as_arrow", "encounters", "first", "grid", "read_spine"]
 
 TIME = "event_timestamp"
 KEYS = ("site", "patient_id")
@@ -29,7 +29,7 @@ _NO_CLOCK = f"column '{TIME}' has instants outside the years 1 to 9999, that no 
 
 def read_spine(entities: Any, *, sites: tuple[str, ...]) -> pa.Table:
     """The spine of an entity frame. `site` may be absent when `sites`, those of the configuration, is one."""
-    table = _arrow(entities)
+    table = as_arrow(entities)
     for name in table.column_names:
         if table.column_names.count(name) > 1:
             raise SpineError(f"the entity frame has two columns '{name}': rename one")
@@ -44,7 +44,8 @@ def read_spine(entities: Any, *, sites: tuple[str, ...]) -> pa.Table:
     return _replaced(table, TIME, _instants(table))
 
 
-def _arrow(entities: Any) -> pa.Table:
+def as_arrow(entities: Any) -> pa.Table:
+    """An entity frame of any kind as an Arrow table, not yet checked. Raises SpineError."""
     if isinstance(entities, str | Path):
         return _read_file(Path(entities))
     if isinstance(entities, pa.Table):

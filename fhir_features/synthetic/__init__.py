@@ -2,5 +2,6 @@
 
 from fhir_features.synthetic.population import TIME_ZONE, later, population
 from fhir_features.synthetic.resources import Resource, write_ndjson
+from fhir_features.synthetic.ward import ward
 
-__all__ = ["TIME_ZONE", "Resource", "later", "population", "write_ndjson"]
+__all__ = ["TIME_ZONE", "Resource", "later", "population", "ward", "write_ndjson"]

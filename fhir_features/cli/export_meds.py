@@ -1,0 +1,24 @@
+"""`fhir-features export-meds`: the events of the store as a MEDS dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from fhir_features.cli.teaching import examples
+
+
+@click.command(epilog=examples("fhir-features export-meds meds"))
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.pass_obj
+def command(config_path: str, folder: Path) -> None:
+    """Write the events of the store into FOLDER, which must be new or empty, as a MEDS dataset.
+
+    The time of an event is when it was known, so that a reader of events up to T reads nothing early. What leads back
+    to patients is in metadata/subjects.parquet: it stays where the warehouse may. Needs the package's extra `meds`.
+    """
+    from fhir_features.store import FeatureStore
+
+    made = FeatureStore(config_path).export_meds(folder)
+    print(f"{made.events:,} events of {made.subjects:,} subjects in {made.folder}")
