@@ -10,6 +10,7 @@ import sys
 
 import click
 
+from fhir_features.cli.teaching import examples
 from fhir_features.errors import FhirFeaturesError
 
 # In the order of the road that data takes; the name of a command is the name of its module, but for hyphens.
@@ -48,7 +49,16 @@ class _Commands(click.Group):
         return command
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=examples(
+        "fhir-features init my-store --example  # a project with invented patients, then in it:",
+        "fhir-features pull",
+        "fhir-features normalize",
+        "fhir-features get admissions --features diabetes --output training.parquet",
+    ),
+)
 @click.option(
     "--config",
     default="fhir_features.toml",

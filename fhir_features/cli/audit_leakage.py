@@ -8,11 +8,13 @@ from pathlib import Path
 
 import click
 
+from fhir_features.cli.teaching import examples
+
 # How many of the rows that leaked are told one by one; --json and --output have all.
 _SHOWN = 20
 
 
-@click.command()
+@click.command(epilog=examples("fhir-features audit-leakage elsewhere.parquet diabetes:hba1c_last_1y --value hba1c"))
 @click.argument("table", type=click.Path(path_type=Path))
 @click.argument("feature", metavar="VIEW:FEATURE")
 @click.option("--value", required=True, metavar="COLUMN", help="The column with the values of the feature.")

@@ -7,10 +7,13 @@ import json
 
 import click
 
+from fhir_features.cli.teaching import examples
 from fhir_features.errors import UsageError
 
 
-@click.command()
+@click.command(
+    epilog=examples("fhir-features build", "fhir-features build diabetes", "fhir-features build --restate diabetes")
+)
 @click.argument("views", nargs=-1, metavar="[VIEW]...")
 @click.option("--restate", is_flag=True, help="Write the tables of the views named anew, with what is known now.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")

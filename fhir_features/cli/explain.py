@@ -6,11 +6,17 @@ import json
 
 import click
 
+from fhir_features.cli.teaching import examples
 from fhir_features.errors import UsageError
 from fhir_features.times import instant
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "fhir-features explain diabetes:hba1c_last_1y --patient patient-001 --at 2026-03-01T12:00:00Z",
+        "fhir-features explain diabetes:age --patient patient-001 --at 2026-03-01T12:00:00Z --json",
+    )
+)
 @click.argument("feature", metavar="VIEW:FEATURE")
 @click.option("--patient", "patient_id", required=True, help="The FHIR id of the patient.")
 @click.option("--site", help="The site of the patient; not needed where the configuration has one.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fhir_features.cli.teaching import examples
+
 if TYPE_CHECKING:
     from fhir_features.features.view_diff import ViewDiff
 
@@ -18,7 +20,9 @@ def command() -> None:
     """Show the feature views of the project, compare their versions, and test them."""
 
 
-@command.command("list")
+@command.command(
+    "list", epilog=examples("fhir-features features list", "fhir-features features list --all  # earlier versions, too")
+)
 @click.option("--all", "with_earlier", is_flag=True, help="Also the earlier versions that were built or asked for.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {view, version, in_use, cadence, features}.")
 @click.pass_obj
@@ -46,7 +50,9 @@ def list_views(config_path: str, with_earlier: bool, as_json: bool) -> None:
         print(f"{row['view']:<24} {row['version'][:12]}  {row['cadence']}  {len(row['features'])} features{since}")
 
 
-@command.command("show")
+@command.command(
+    "show", epilog=examples("fhir-features features show diabetes", "fhir-features features show diabetes --sql")
+)
 @click.argument("view", metavar="VIEW[@VERSION]")
 @click.option("--sql", is_flag=True, help="Print the statement that answers the view.")
 @click.pass_obj
@@ -60,7 +66,7 @@ def show_view(config_path: str, view: str, sql: bool) -> None:
     print(store.sql(locked.view) if sql else json.dumps(shown, indent=2))
 
 
-@command.command("diff")
+@command.command("diff", epilog=examples("fhir-features features diff diabetes@1a2b3c diabetes"))
 @click.argument("before", metavar="VIEW[@VERSION]")
 @click.argument("after", metavar="VIEW[@VERSION]")
 @click.option("--json", "as_json", is_flag=True, help="Print {before, after, fields, features} as JSON.")
@@ -96,7 +102,7 @@ def _print_diff(found: ViewDiff) -> None:
         print("  the facts on code systems or units that they rest on")
 
 
-@command.command("test")
+@command.command("test", epilog=examples("fhir-features features test"))
 @click.option("--json", "as_json", is_flag=True, help="Print {patients, answers, failures} as JSON.")
 @click.pass_obj
 def test_views(config_path: str, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fhir_features.cli.teaching import examples
 from fhir_features.errors import UsageError, did_you_mean
 from fhir_features.times import instant
 
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
     from fhir_features.store import FeatureStore
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "fhir-features get admissions --features diabetes --output training.parquet",
+        "fhir-features get rows.csv --features diabetes:age --features cardiovascular --output training.csv",
+        "fhir-features get rows.csv --features diabetes --serving 'daily@02:00 Europe/Berlin' --output t.parquet",
+    )
+)
 @click.argument("entities")
 @click.option("--features", "names", multiple=True, required=True, metavar="VIEW[:FEATURE]", help="May be repeated.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="A .parquet or .csv file to write.")

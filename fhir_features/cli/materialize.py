@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 import click
 
+from fhir_features.cli.teaching import examples
 
-@click.command()
+
+@click.command(epilog=examples("fhir-features materialize", "fhir-features materialize diabetes"))
 @click.argument("views", nargs=-1, metavar="[VIEW]...")
 @click.option("--json", "as_json", is_flag=True, help="Print what was loaded as JSON.")
 @click.pass_obj

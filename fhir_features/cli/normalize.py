@@ -8,10 +8,17 @@ import sys
 
 import click
 
+from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "fhir-features normalize",
+        "fhir-features normalize --max-quarantined 100  # code 1 when more is set aside",
+        "fhir-features normalize --validate all",
+    )
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the summaries as JSON.")
 @click.option(
     "--max-quarantined",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fhir_features.cli.teaching import examples
 from fhir_features.errors import UsageError
 from fhir_features.ontology import Concept, ConceptSet, Impact, Ontologies, load_ontologies
 from fhir_features.ontology.importers import KINDS
@@ -31,7 +32,7 @@ def command() -> None:
     """
 
 
-@command.command("list")
+@command.command("list", epilog=examples("fhir-features ontology list"))
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {id, title, content, redistributable, rows}.")
 def list_artifacts(as_json: bool) -> None:
     """List the code systems and maps in the lock."""
@@ -54,7 +55,7 @@ def list_artifacts(as_json: bool) -> None:
     print(f"lock {known.lock_id}", file=sys.stderr)
 
 
-@command.command("show")
+@command.command("show", epilog=examples("fhir-features ontology show icd10cm@FY2026"))
 @click.argument("artifact")
 def show_artifact(artifact: str) -> None:
     """Show the manifest of one artifact, such as icd10cm@FY2026, as JSON."""
@@ -65,7 +66,7 @@ def show_artifact(artifact: str) -> None:
     raise UsageError(f"there is no artifact '{artifact}' in the lock: see `fhir-features ontology list`")
 
 
-@command.command("import")
+@command.command("import", epilog=examples("fhir-features ontology import rf2 SnomedCT_release.zip --dry-run"))
 @click.argument("kind", type=click.Choice(sorted(KINDS)))
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--version", help="The version, for a release that does not say it.")
@@ -90,7 +91,7 @@ def import_release(kind: str, path: Path, version: str | None, dry_run: bool, as
         print(f"{manifest.id}  {rows}")
 
 
-@command.command("verify")
+@command.command("verify", epilog=examples("fhir-features ontology verify"))
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {id, content_sha256}.")
 def verify(as_json: bool) -> None:
     """Recompute the hash of every table in the lock. Ends with code 30 at the first that differs."""
@@ -106,7 +107,7 @@ def verify(as_json: bool) -> None:
         print(f"{row['id']}  {row['content_sha256']}")
 
 
-@command.command("lock")
+@command.command("lock", epilog=examples("fhir-features ontology lock --dry-run"))
 @click.option("--dry-run", is_flag=True, help="Print what would change, but write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print {lock_id, artifacts, added: [id], removed: [id]}.")
 def lock(dry_run: bool, as_json: bool) -> None:
@@ -131,7 +132,7 @@ def lock(dry_run: bool, as_json: bool) -> None:
     print(f"{made.id}  {len(made.artifacts)} artifacts")
 
 
-@command.command("diff")
+@command.command("diff", epilog=examples("fhir-features ontology diff icd10cm@FY2025 icd10cm@FY2026"))
 @click.argument("old")
 @click.argument("new")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {code, kind, before, after, successors}.")
@@ -152,7 +153,7 @@ def diff(old: str, new: str, as_json: bool) -> None:
     print(f"{gained:,} {what} gained, {lost:,} lost", file=sys.stderr)
 
 
-@command.command("impact")
+@command.command("impact", epilog=examples("fhir-features ontology impact icd10cm@FY2025 icd10cm@FY2026"))
 @click.argument("old")
 @click.argument("new")
 @click.option(
@@ -182,7 +183,9 @@ def show_impact(config_path: str, old: str, new: str, as_json: bool) -> None:
         sys.exit(1)
 
 
-@command.command("unmapped")
+@command.command(
+    "unmapped", epilog=examples("fhir-features ontology unmapped", "fhir-features ontology unmapped --html")
+)
 @click.option("--json", "as_json", is_flag=True, help="Print {covered: [...], unmapped: [...]}.")
 @click.option("--html", "as_html", is_flag=True, help="Print an HTML page that needs nothing else.")
 @click.pass_obj
@@ -204,7 +207,7 @@ def unmapped(config_path: str, as_json: bool, as_html: bool) -> None:
     print(report.json() if as_json else report.html() if as_html else report.text(), end="")
 
 
-@command.command("search")
+@command.command("search", epilog=examples("fhir-features ontology search 'type 2 diabetes' --system icd10cm"))
 @click.argument("term")
 @click.option("--system", help="Only one code system, such as icd10cm.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {system, code, name, artifact}.")
@@ -219,7 +222,7 @@ def search(term: str, system: str | None, as_json: bool) -> None:
         print(f"{hit.concept!s:<24} {hit.name}  ({hit.artifact})")
 
 
-@command.command("resolve")
+@command.command("resolve", epilog=examples("fhir-features ontology resolve icd10cm E11.9 --on 2024-03-05"))
 @click.argument("system")
 @click.argument("code")
 @click.option("--on", "day", type=click.DateTime(["%Y-%m-%d"]), help="Only what holds on this date of coding.")

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 
 import click
 
+from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 from fhir_features.errors import FhirFeaturesError
 from fhir_features.sources import PullSummary, on_terminal, pull
 
 
-@click.command()
+@click.command(epilog=examples("fhir-features pull", "fhir-features pull files --json  # one source, as JSON"))
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @click.option("--json", "as_json", is_flag=True, help="Print the summaries as JSON.")
 @click.pass_obj

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 
 
@@ -17,7 +18,7 @@ def command() -> None:
     """What could not be normalized: count it, find it, try it again."""
 
 
-@command.command("list")
+@command.command("list", epilog=examples("fhir-features quarantine list"))
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 @click.pass_obj
 def list_counts(config_path: str, as_json: bool) -> None:
@@ -36,7 +37,7 @@ def list_counts(config_path: str, as_json: bool) -> None:
     _say_when_empty(found)
 
 
-@command.command()
+@command.command(epilog=examples("fhir-features quarantine show --type Observation --rule code"))
 @click.option("--source", help="Only of this source.")
 @click.option("--type", "resource_type", metavar="TYPE", help="Only of this resource type.")
 @click.option("--rule", help="Only what this rule set aside.")
@@ -64,7 +65,7 @@ def show(config_path: str, source: str | None, resource_type: str | None, rule: 
     _say_when_empty(rows)
 
 
-@command.command()
+@command.command(epilog=examples("fhir-features quarantine retry  # after a key was corrected, or a bug"))
 @click.option("--json", "as_json", is_flag=True, help="Print the summaries as JSON.")
 @click.pass_obj
 def retry(config_path: str, as_json: bool) -> None:

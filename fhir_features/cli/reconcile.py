@@ -8,12 +8,15 @@ import sys
 
 import click
 
+from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 from fhir_features.sources import on_terminal
 from fhir_features.sources.reconcile import MAX_SHARE, reconcile
 
 
-@click.command()
+@click.command(
+    epilog=examples("fhir-features reconcile hospital --dry-run  # count only", "fhir-features reconcile hospital")
+)
 @click.argument("source")
 @click.option(
     "--max-share",

@@ -6,8 +6,15 @@ from pathlib import Path
 
 import click
 
+from fhir_features.cli.teaching import examples
 
-@click.command()
+
+@click.command(
+    epilog=examples(
+        "fhir-features report  # writes report.html, to be opened from disk",
+        "fhir-features report --suppress-below 0 --output internal.html  # every count as it is",
+    )
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import click
 
+from fhir_features.cli.teaching import examples
 
-@click.command()
+
+@click.command(
+    epilog=examples(
+        "fhir-features reproduce training.parquet.receipt.json",
+        "fhir-features reproduce training.parquet.receipt.json --output again.parquet",
+    )
+)
 @click.argument("receipt", type=click.Path(path_type=Path))
 @click.option("--spine", type=click.Path(path_type=Path), help="The entities, if the warehouse does not keep them.")
 @click.option("--output", type=click.Path(path_type=Path), help="A .parquet or .csv file to write, with its receipt.")

@@ -10,6 +10,7 @@ import base64
 import datetime as dt
 import hashlib
 import os
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ def write_page(path: Path, page: str) -> Path:
         aside.write_text(page, encoding="utf-8")
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
         raise UsageError(f"{path} cannot be written: {os.strerror(error.errno or 0)}") from None
     return path
 

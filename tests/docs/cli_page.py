@@ -12,13 +12,21 @@ import click
 from fhir_features.cli import COMMANDS, cli
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
-INTRODUCTION = """# Commands
+INTRODUCTION = r"""# Commands
 
 Generated from the code: do not edit. `fhir-features COMMAND --help` says the same.
 
 Data goes to stdout, everything else to stderr; `--json` wherever a table is printed. What ends a command is told by its
 [exit code](exit-codes.md). Every command reads [the configuration](configuration.md) in the folder that it runs in, or
 the one that `--config`, before the command, or `$FHIR_FEATURES_CONFIG` names.
+
+Commands and options complete with the tab key, by [click's own completion](https://click.palletsprojects.com/en/stable/shell-completion/):
+
+| shell | line to add | to |
+| --- | --- | --- |
+| bash | `eval "$(_FHIR_FEATURES_COMPLETE=bash_source fhir-features)"` | `~/.bashrc` |
+| zsh | `eval "$(_FHIR_FEATURES_COMPLETE=zsh_source fhir-features)"` | `~/.zshrc` |
+| fish | `_FHIR_FEATURES_COMPLETE=fish_source fhir-features \| source` | `~/.config/fish/completions/fhir-features.fish` |
 """
 
 

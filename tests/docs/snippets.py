@@ -97,7 +97,7 @@ class Reader:
         elif program == "make":
             assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
         elif program == "fhir-features":
-            return self._ours(words) if self._runs_commands else _parsed(words)
+            return self._ours(words) if self._runs_commands else parsed(words)
         elif program == "feast" and self._runs_commands:
             self._feast(words)
         else:
@@ -137,7 +137,7 @@ def _lines(text: str) -> Iterator[str]:
             yield line
 
 
-def _parsed(words: list[str]) -> str:
+def parsed(words: list[str]) -> str:
     """Hold a command to the words that the command line knows, without running it."""
     command: click.Command = cli
     context = click.Context(cli, info_name="fhir-features")

@@ -18,7 +18,7 @@ NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 HOSTILE = "south</title><script>window.hacked=1</script>\"'><img src=x onerror=window.hacked=1>"
 LOCAL = "urn:oid:1.2.3.4.99"
 CANARY = "Quetzalcoatl"
-NORTH, SOUTH = 24, 14
+NORTH, SOUTH = 12, 10
 
 _SOURCE = """
 [sources.{name}]
@@ -41,7 +41,7 @@ class Hospital:
         }
         news = {name: later(sent, now=NOW + dt.timedelta(days=1)) for name, sent in self.sent.items()}
         _local_codes(self.sent["clinic"])
-        _spoil(self.sent["ward"], number=12)
+        _spoil(self.sent["ward"], number=11)
         _whisper(self.sent["ward"])
         config = ""
         for name, site in {"ward": "'north'", "clinic": f"'''{HOSTILE}'''"}.items():

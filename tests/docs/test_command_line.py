@@ -1,0 +1,55 @@
+"""The command line teaches: each command has examples that it understands, and completes in three shells."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+import pytest
+from cli_page import examples, leaves
+from click.testing import CliRunner
+from snippets import parsed
+
+from fhir_features.cli import cli
+
+
+@pytest.mark.parametrize(("name", "command"), [pytest.param(*each, id=each[0]) for each in leaves()])
+def test_a_command_has_examples_that_it_understands(name: str, command: click.Command):
+    lines = examples(command)
+    assert lines, f"give '{name}' an epilog=examples(...), as the other commands have"
+    for line in lines:
+        program, *words = shlex.split(line, comments=True)
+        assert " ".join([program, *words]).startswith(f"fhir-features {name}")
+        parsed(words)
+
+
+def test_help_shows_the_examples_as_they_are_typed():
+    shown = CliRunner().invoke(cli, ["get", "--help"]).stdout
+    assert "  fhir-features get admissions --features diabetes --output training.parquet\n" in shown
+    assert "  fhir-features init my-store --example" in CliRunner().invoke(cli, ["--help"]).stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_has_a_script_that_completes(shell: str, monkeypatch: pytest.MonkeyPatch):
+    # The script of click for bash asks the bash that is there for its version.
+    monkeypatch.setattr("click.shell_completion.BashComplete._check_version", lambda _: None)
+    done = CliRunner().invoke(
+        cli, prog_name="fhir-features", env={"_FHIR_FEATURES_COMPLETE": f"{shell}_source"}, catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    assert f"_FHIR_FEATURES_COMPLETE={shell}_complete" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [("qua", {"quarantine"}), ("quarantine ", {"list", "show", "retry"}), ("normalize --val", {"--validate"})],
+)
+def test_commands_and_options_are_completed(typed: str, completed: set[str]):
+    words = f"fhir-features {typed}"
+    env = {
+        "_FHIR_FEATURES_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    done = CliRunner().invoke(cli, prog_name="fhir-features", env=env)
+    assert {line.split(",")[1] for line in done.stdout.splitlines()} == completed
