@@ -6,13 +6,23 @@ READY := .venv/.ready
 SERVER_READY := .venv-fhir/.ready
 WRITERS := $(filter-out tests/spec/test_%.py tests/spec/conftest.py,$(wildcard tests/spec/*.py)) $(wildcard tests/docs/*_page.py)
 
-.PHONY: demo test lint format docs notebooks site clean
+.PHONY: demo test fuzz audit lint format docs notebooks site clean
 
 demo: $(READY) $(SERVER_READY)
 	$(BIN)/python examples/demo.py .venv-fhir/bin/sekmet
 
 test: lint $(SERVER_READY)
 	$(BIN)/python -m pytest -n 2
+
+# 100,000 mutated resources through the decoder, three ways, and through all of normalize; make test has 2,000.
+fuzz: $(READY)
+	MUTATED_RESOURCES=100000 $(BIN)/python -m pytest tests/hostile/test_mutated_resources.py
+
+# Known vulnerabilities of the pinned versions, asked of the advisory database of the Python Packaging Authority.
+audit: $(READY)
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.venv-audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -36,7 +46,7 @@ site: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 clean:
-	rm -rf demo build site dist .venv .venv-fhir .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo build site dist .venv .venv-fhir .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

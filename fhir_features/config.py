@@ -24,6 +24,7 @@ from pydantic import (
 
 from fhir_features.auth_config import Address, Auth, Strict
 from fhir_features.errors import ConfigError, UsageError, did_you_mean
+from fhir_features.private import warn_of_others
 from fhir_features.times import duration_us, time_zone
 
 FILE_NAME = "fhir_features.toml"
@@ -319,7 +320,10 @@ class Config(Strict):
 
 
 def load_config(path: str | Path) -> Config:
-    """Read a configuration file, or the one in a folder. Raises ConfigError of one line."""
+    """Read a configuration file, or the one in a folder. Raises ConfigError of one line.
+
+    Warns of a warehouse that everybody on this machine may enter.
+    """
     file = Path(path)
     if file.is_dir():
         file = file / FILE_NAME
@@ -335,7 +339,9 @@ def load_config(path: str | Path) -> Config:
         config = Config.model_validate({**raw, "file": file.resolve()})
     except ValidationError as error:
         raise ConfigError(f"{file}: {_first_problem(error, raw)}") from None
-    return _with_absolute_paths(config)
+    config = _with_absolute_paths(config)
+    warn_of_others(config.warehouse.path)
+    return config
 
 
 def _first_problem(error: ValidationError, raw: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 
 import click
 
@@ -75,6 +76,7 @@ def cli(ctx: click.Context, config: str) -> None:
 
 def main() -> None:
     """The entry point of `fhir-features`."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         cli.main(standalone_mode=False)
     except FhirFeaturesError as error:

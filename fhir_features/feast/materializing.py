@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fhir_features.errors import FeatureTableError
 from fhir_features.features.tables import Reached, newest_file, reached, table_folder
+from fhir_features.private import owner_only
 
 if TYPE_CHECKING:
     from fhir_features.features import FeatureView
@@ -39,6 +40,7 @@ class Materialized:
     until: dt.datetime | None
 
 
+@owner_only()
 def materialize(store: FeatureStore, names: Sequence[str] = ()) -> list[Materialized]:
     """Load what the named views, or all, have built since the last time into the online store of the Feast repository.
 
@@ -61,7 +63,15 @@ def materialize(store: FeatureStore, names: Sequence[str] = ()) -> list[Material
 
         warnings.simplefilter("ignore")
         serving = feast.FeatureStore(repo_path=str(repository))
+        _make_private(serving, repository)
         return [_materialize(serving, view, table_folder(store.tables, view)) for view in views]
+
+
+def _make_private(serving: Any, repository: Path) -> None:
+    """Make an online store that is a file its owner's alone: `feast apply` has created it as any other file."""
+    path = getattr(serving.config.online_store, "path", None)
+    if path and (repository / path).is_file():
+        (repository / path).chmod(0o600)
 
 
 def _materialize(serving: Any, view: FeatureView, folder: Path) -> Materialized:

@@ -42,6 +42,7 @@ from fhir_features.features.summary import (
 )
 from fhir_features.features.terms import create_members, ontologies
 from fhir_features.features.view import FeatureView, LockedView
+from fhir_features.private import owner_only
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +69,7 @@ class TrainingSet:
         summary = {**asdict(self.summary), "shares": self.summary.shares}
         return make_receipt(self.provenance, self._spine, self.table, summary)
 
+    @owner_only()
     def save(self, path: str | Path) -> Path:
         """Write the rows to a .parquet or .csv file, their receipt beside it, and the spine into the warehouse.
 
@@ -111,6 +113,7 @@ def check_output(path: Path) -> None:
         raise UsageError(f"there is no folder {path.parent} to write {path.name} to: create it, or name another one")
 
 
+@owner_only()
 def write_rows(rows: pa.Table, path: Path) -> None:
     """Write a table to a .parquet or .csv file. Raises UsageError for another kind, or one that cannot be written."""
     import pyarrow.csv as csv

@@ -18,6 +18,7 @@ from fhir_features.errors import LakeError, LakeLocked
 from fhir_features.lake.canonical import canonical_views
 from fhir_features.lake.evidence import evidence_view
 from fhir_features.lake.schema import FORMAT_VERSION, TABLES
+from fhir_features.private import owner_only
 
 CATALOG = "catalog.sqlite"
 _EXTENSIONS = ("duckdb_extension_ducklake", "duckdb_extension_sqlite_scanner")
@@ -47,13 +48,10 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that reads the lake in a folder as `lake`. Raises LakeError when there is none."""
     if not (path / CATALOG).exists():
         raise LakeError(f"there is no lake at {path}: run 'fhir-features pull' and 'fhir-features normalize' first")
-    con = connect()
-    try:
+    with owner_only(), connect() as con:
         _attach(con, path, "READ_ONLY")
         _check_format(con, path)
         yield con
-    finally:
-        con.close()
 
 
 @contextmanager
@@ -63,8 +61,9 @@ def writing(path: Path, *, buckets: int) -> Iterator[duckdb.DuckDBPyConnection]:
     Only one process can hold it. Raises LakeLocked when another does, and LakeError when `buckets` differs from what
     the lake was made with.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / "writer.lock").open("w") as lock:
+    with owner_only():
+        path.mkdir(parents=True, exist_ok=True)
+    with owner_only(), (path / "writer.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

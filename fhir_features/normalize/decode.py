@@ -345,7 +345,9 @@ def _classify(line: bytes, error: Exception) -> Other:
     if name.resource_type is None:
         return Rejected(name, "resource-type", "$.resourceType", "it has no resourceType")
     if name.resource_type not in R4_TYPES:
-        return Rejected(name, "resource-type", "$.resourceType", "its resourceType is none of FHIR R4's")
+        # What stands there can be anything, and types are told in reports.
+        unknown = name._replace(resource_type=None)
+        return Rejected(unknown, "resource-type", "$.resourceType", "its resourceType is none of FHIR R4's")
     if name.resource_type not in RAW_TABLES:
         return Ignored(name.resource_type)
     return _rejected(name, error)

@@ -18,6 +18,7 @@ import msgspec
 
 from fhir_features.config import Config, Source
 from fhir_features.errors import LakeLocked, LandingError, SourceIncomplete
+from fhir_features.private import owner_only
 from fhir_features.sources.bulk import land_bulk
 from fhir_features.sources.bulk_export import export_url
 from fhir_features.sources.checkpoint import OpenRun, open_run
@@ -76,9 +77,10 @@ def landing_of(folder: Path, name: str) -> Iterator[None]:
     Raises LakeLocked when another process has it, LandingError when it cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder, name):
-            yield
+        with owner_only():
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder, name):
+                yield
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise LandingError(

@@ -31,7 +31,7 @@ _BAD: dict[str, tuple[dict[str, Any] | bytes, tuple[str | None, str | None, str 
     "not an object": (b"[1]", (None, None, "$", "json")),
     "bytes that are no UTF-8": (b'{"resourceType":"Patient","id":"a","x":"\xff"}', ("Patient", "a", None, "encoding")),
     "no resourceType": ({"id": "bad"}, (None, "bad", "$.resourceType", "resource-type")),
-    "unknown resource type": ({"resourceType": "Bloodtest", "id": "bad"}, ("Bloodtest", "bad", "$.resourceType", "resource-type")),
+    "unknown resource type": ({"resourceType": "Bloodtest", "id": "bad"}, (None, "bad", "$.resourceType", "resource-type")),
     "no id": (observation(id=None), ("Observation", None, "$.id", "id")),
     "text for a number": (
         observation("bad", valueQuantity={"value": _CANARY}),
