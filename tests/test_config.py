@@ -114,5 +114,5 @@ def test_what_is_wrong_is_one_line_that_names_the_key(tmp_path, text, said):
 
 
 def test_a_configuration_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(ConfigError, match=r"there is no configuration at .*fhir_features.toml: create it"):
+    with pytest.raises(ConfigError, match=r"there is no configuration at .*fhir_features.toml: make one with"):
         load_config(tmp_path)

@@ -12,6 +12,7 @@ import duckdb
 
 from fhir_features.normalize import OPEN_QUARANTINE
 from fhir_features.ontology.coverage import Coverage
+from fhir_features.ontology.systems import identify_system
 from fhir_features.report.disclosure import Count, Disclosure, share
 from fhir_features.report.facts import (
     Balance,
@@ -258,10 +259,13 @@ ORDER BY site, source, resource_type, versions DESC, known_at_source""").fetchal
 
 
 def mapped(coverage: Coverage, told: Disclosure) -> tuple[Mapped, ...]:
-    """How much of each code system is understood."""
+    """How much of each code system is understood.
+
+    One that is not known is called as its source writes it only where enough patients have it: anything can stand there.
+    """
     return tuple(
         Mapped(
-            each.system,
+            each.system if told.may_tell(each.patients) or identify_system(each.system) else "another",
             each.site,
             each.resource_type,
             rows := told.count(each.rows, each.patients),

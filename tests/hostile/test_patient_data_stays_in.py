@@ -23,7 +23,10 @@ from project import NOW, Project
 
 from fhir_features.cli import cli
 from fhir_features.config import load_config
+from fhir_features.ontology.coverage import Coverage, Covered
 from fhir_features.private import owner_only
+from fhir_features.report import Disclosure
+from fhir_features.report.lake_facts import mapped
 
 WORD = "Mustermann"
 # What FHIR lets a resource of any type have, and data of hospitals has: https://hl7.org/fhir/R4/domainresource.html
@@ -180,6 +183,16 @@ def test_what_is_written_is_its_owners_alone(told: tuple[Path, dict[str, str], i
     assert {str(path): oct(mode) for path, mode in modes.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
     online = folder / "feature_repo" / "data" / "online.db"
     assert stat.S_IMODE(online.stat().st_mode) & 0o077 == 0
+
+
+def test_a_system_that_few_patients_have_is_not_named() -> None:
+    def named(system: str, patients: int) -> str:
+        coverage = Coverage((Covered(system, "north", "Observation", 99, 0, 0.0, patients),), ())
+        (row,) = mapped(coverage, Disclosure(10))
+        return row.system
+
+    told = [named(WORD, 9), named(WORD, 10), named("loinc", 1), named("http://snomed.info/sct", 1)]
+    assert told == ["another", WORD, "loinc", "http://snomed.info/sct"]
 
 
 def test_a_warehouse_that_everybody_may_enter_is_warned_of(tmp_path: Path) -> None:
