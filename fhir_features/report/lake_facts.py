@@ -261,7 +261,7 @@ ORDER BY site, source, resource_type, versions DESC, known_at_source""").fetchal
 def mapped(coverage: Coverage, told: Disclosure) -> tuple[Mapped, ...]:
     """How much of each code system is understood.
 
-    One that is not known is called as its source writes it only where enough patients have it: anything can stand there.
+    One that is not known is named only where enough patients have it: anything can stand there.
     """
     return tuple(
         Mapped(
