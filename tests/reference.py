@@ -69,16 +69,29 @@ class Reference:
             return express(value.operator, one, other)
         if value.node == "patient":
             return self._patient_fact(value.operator, self._patient_record(site, patient_id, k), t)
-        rows = self._visible(value.rows.table, site, patient_id, k)
-        rows = [row for row in rows if self._selected(value.rows, row) and self._inside(value, row, t)]
-        rows = [row for row in rows if self._in_encounter(value.rows, row, t, k)]
-        rows.sort(key=tie)
+        rows = self._counting(value, site, patient_id, t, k)
         result = self._operate(value, rows, t, k)
         if result in (0, False) and value.operator in ZERO_WHEN_KNOWN:
             return result if self._patient_record(site, patient_id, k) is not None else None
         return result
 
+    def rows_of(self, value: Any, site: str, patient_id: str, t: dt.datetime, k: dt.datetime) -> list[Row]:
+        """The rows that a value is made of; of `active` those that are, of what lasts those that reach the window."""
+        rows = self._counting(value, site, patient_id, t, k)
+        if value.operator == "active":
+            return [row for row in rows if self._is_active(value.rows, row, t, k)]
+        if value.operator in LASTS_INTO_THE_WINDOW and value.window.start_us is not None:
+            start = t - dt.timedelta(microseconds=value.window.start_us)
+            return [row for row in rows if self._lasts_to(value.rows, row) > start]
+        return rows
+
     # Which rows count
+
+    def _counting(self, value: Any, site: str, patient_id: str, t: dt.datetime, k: dt.datetime) -> list[Row]:
+        rows = self._visible(value.rows.table, site, patient_id, k)
+        rows = [row for row in rows if self._selected(value.rows, row) and self._inside(value, row, t)]
+        rows = [row for row in rows if self._in_encounter(value.rows, row, t, k)]
+        return sorted(rows, key=tie)
 
     def _visible(self, table: str, site: str, patient_id: str, k: dt.datetime) -> list[Row]:
         """Rule 2, the clock of knowing: known_at <= K < known_to. Rule 13: of all records of the person, at K."""
@@ -135,8 +148,8 @@ class Reference:
         if wanted.sites and row["site"] not in wanted.sites:
             return False
         if wanted.table == "encounters":
-            counts = row["status"] in ("in-progress", "arrived", "triaged", "onleave", "finished")
-            return counts and (not wanted.classes or row["class_code"] in wanted.classes)
+            counting = wanted.statuses or ("in-progress", "arrived", "triaged", "onleave", "finished")
+            return row["status"] in counting and (not wanted.classes or row["class_code"] in wanted.classes)
         if not self._is_member(wanted.concepts, row["code_id"]):
             return False
         if wanted.table == "observations":
@@ -150,6 +163,8 @@ class Reference:
                 return row["verification_status"] in wanted.verification_statuses
             return row["verification_status"] in ("confirmed", "unconfirmed", "provisional", None)
         if row.get("do_not_perform"):
+            return False
+        if wanted.categories and not set(wanted.categories) & set(row.get("categories") or []):
             return False
         if row["status"] not in (wanted.statuses or ("active", "on-hold", "completed", "stopped", "unknown")):
             return False
@@ -167,6 +182,8 @@ class Reference:
         if wanted.interpretations and not set(wanted.interpretations) & set(row.get("interpretations") or []):
             return False
         if wanted.method and not self._is_member(wanted.method, row.get("method_code_id")):
+            return False
+        if wanted.coded and not self._is_member(wanted.coded, row.get("value_code_id")):
             return False
         if wanted.without_comparator and row.get("value_comparator") is not None:
             return False
@@ -389,7 +406,7 @@ def express(operator: str, one: Any, other: Any) -> Any:
     if operator == "difference":
         return float(one) - float(other)
     compared = {"greater": one > other, "less": one < other, "at_least": one >= other, "at_most": one <= other}
-    return compared[operator]
+    return {**compared, "equal": one == other, "unequal": one != other}[operator]
 
 
 def tie(row: Row) -> tuple[Any, ...]:

@@ -199,7 +199,7 @@ def _counting(rows: Encounters) -> str:
     """Which versions of encounters count, as further conditions."""
     classes = f"\n    AND e.class_code IN {listed(rows.classes)}" if rows.classes else ""
     sites = f"\n    AND e.site IN {listed(rows.sites)}" if rows.sites else ""
-    return f"\n    AND e.status IN {listed(ENCOUNTER_STATUSES)}{classes}{sites}"
+    return f"\n    AND e.status IN {listed(rows.statuses or ENCOUNTER_STATUSES)}{classes}{sites}"
 
 
 def _first_rows(con: duckdb.DuckDBPyConnection, known: Ontologies, spine: FirstSpine) -> pa.Table:

@@ -8,7 +8,7 @@ In all fragments `e` is the event row, `m` the member row, `c` the conversion of
 from __future__ import annotations
 
 from fhir_features.features.exact import MAGNITUDE
-from fhir_features.features.nodes import Conditions, Observations, Rows
+from fhir_features.features.nodes import Conditions, Encounters, Medications, Observations, Rows
 from fhir_features.lake import literal
 
 # TIME section C, column "counts unless the feature asks otherwise".
@@ -118,6 +118,7 @@ _FILTERS = (
         "(m.clinical_statuses IS NULL OR list_contains(m.clinical_statuses, e.clinical_status))",
     ),
     ("method", "its method is another", "(m.methods IS NULL OR list_contains(m.methods, e.method_code_id))"),
+    ("coded", "its coded value is another", "(m.coded IS NULL OR list_contains(m.coded, e.value_code_id))"),
     ("without_comparator", "its value is only a limit", "(NOT m.without_comparator OR e.value_comparator IS NULL)"),
 )
 
@@ -152,9 +153,16 @@ def rules(table: str, selections: tuple[Rows, ...]) -> dict[str, str]:
     return {**row_rules(table, selections), **(_NUMBER_RULES if table == "observations" else {})}
 
 
+_COUNTING_STATUSES: dict[type[Rows], tuple[str, ...]] = {
+    Observations: OBSERVATION_STATUSES,
+    Medications: MEDICATION_STATUSES,
+    Encounters: ENCOUNTER_STATUSES,
+}
+
+
 def default_statuses(rows: Rows) -> tuple[str, ...]:
-    """The statuses that count unless the feature asks otherwise."""
-    return OBSERVATION_STATUSES if isinstance(rows, Observations) else MEDICATION_STATUSES
+    """The statuses that count unless the feature asks otherwise; of conditions, which have others, none."""
+    return _COUNTING_STATUSES.get(type(rows), ())
 
 
 # Which number rule a row fails first, 0 for none.

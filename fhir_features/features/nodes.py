@@ -45,6 +45,7 @@ class Observations(Node):
     interpretations: tuple[str, ...] = ()
     encounter_classes: tuple[str, ...] = ()
     method: ConceptSet | None = None
+    coded: ConceptSet | None = None
     low: float | None = None
     high: float | None = None
     without_comparator: bool = False
@@ -70,6 +71,7 @@ class Medications(Node):
     assume_us: int | None = None
     sites: tuple[str, ...] = ()
     statuses: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
     encounter_classes: tuple[str, ...] = ()
 
 
@@ -79,6 +81,7 @@ class Encounters(Node):
     table: Literal["encounters"] = "encounters"
     classes: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
+    statuses: tuple[str, ...] = ()
 
 
 Rows = Annotated[Observations | Conditions | Medications | Encounters, Field(discriminator="table")]

@@ -379,4 +379,6 @@ EXPRESSIONS: dict[str, ExpressionOperator] = {
     "less": ExpressionOperator("boolean", _compared("less"), "whether one is less than the other"),
     "at_least": ExpressionOperator("boolean", _compared("greater_equal"), "whether one is the other or greater"),
     "at_most": ExpressionOperator("boolean", _compared("less_equal"), "whether one is the other or less"),
+    "equal": ExpressionOperator("boolean", _compared("equal"), "whether one is the other"),
+    "unequal": ExpressionOperator("boolean", _compared("not_equal"), "whether one is not the other"),
 }

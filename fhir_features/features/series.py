@@ -1,7 +1,7 @@
 """The operators as methods: rows of one kind, waiting to be asked for something; and values, waiting for a name.
 
-A window is `within="365d"` (the time before T), `within=between("7d", "1d")` (from 7 days to 1 day before T), or none,
-which is all of history up to T. Raises DefinitionError of one line.
+A window is `within="365d"` (the time before T), `within=between("7d", "1d")` (from 7 days to 1 day before T; `None` is
+the beginning of history), or none, which is all of history up to T. Raises DefinitionError of one line.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from fhir_features.features.nodes import (
     Value,
     Window,
 )
+from fhir_features.features.terms import ontologies
 from fhir_features.features.words import (
     CLINICAL_STATUSES,
     ORDER_STATUSES,
     RESULT_STATUSES,
+    STAY_STATUSES,
     VERIFICATION_STATUSES,
     encounter_classes,
 )
@@ -73,6 +75,14 @@ class Unnamed:
     def __le__(self, other: Unnamed | float) -> Unnamed:
         return expression("at_most", self, other)
 
+    def __eq__(self, other: object) -> Unnamed:  # type: ignore[override]
+        return expression("equal", self, other)  # type: ignore[arg-type]
+
+    def __ne__(self, other: object) -> Unnamed:  # type: ignore[override]
+        return expression("unequal", self, other)  # type: ignore[arg-type]
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __bool__(self) -> NoReturn:
         # Of `one and other` Python would keep the other alone.
         raise DefinitionError("a feature has no truth before it is asked: 'and', 'or', 'not' and 1 < x < 2 say nothing")
@@ -89,9 +99,13 @@ def expression(operator: str, *arguments: Unnamed | float) -> Unnamed:
     return Unnamed(Expression(operator=operator, arguments=tuple(values)))
 
 
-def between(start: str, end: str) -> Window:
-    """The window from `start` to `end` before T, such as between("7d", "1d"): T - 7d < effective_at <= T - 1d."""
-    window = Window(start_us=duration(start, "between"), end_us=duration(end, "between"))
+def between(start: str | None, end: str) -> Window:
+    """The window from `start` to `end` before T, such as between("7d", "1d"): T - 7d < effective_at <= T - 1d.
+
+    A start of None is the beginning of history.
+    """
+    start_us = None if start is None else duration(start, "between")
+    window = Window(start_us=start_us, end_us=duration(end, "between"))
     if window.start_us is not None and window.start_us <= window.end_us:
         raise DefinitionError(f"between('{start}', '{end}') is empty: the first is the longer one")
     return window
@@ -158,14 +172,16 @@ class ObservationSeries(Series[Observations]):
         interpretation: Words = None,
         encounter_class: Words = None,
         method: str | ConceptSet | None = None,
+        coded: str | ConceptSet | None = None,
         low: float | None = None,
         high: float | None = None,
         comparators: bool = True,
     ) -> ObservationSeries:
         """Only the results of these sites, statuses, categories or interpretations, or with a value in [low, high].
 
-        `encounter_class`: taken in an encounter that K knows to be of this class. `method`: a code or concept set of
-        Observation.method. `comparators=False` leaves out values that are only a limit, such as `<0.01` (TIME rule 15).
+        `encounter_class`: taken in an encounter that K knows to be of this class. `method`, `coded`: a code or concept
+        set of Observation.method, or of a coded value. `comparators=False` leaves out values that are only a limit,
+        such as `<0.01` (TIME rule 15).
         """
         if (low is not None or high is not None) and self.rows.unit is None:
             raise DefinitionError("a range of values needs a unit: say observation(..., unit='mg/dL')")
@@ -178,7 +194,8 @@ class ObservationSeries(Series[Observations]):
             categories=category,
             interpretations=interpretation,
             encounter_classes=_classes(encounter_class),
-            method=concept_set(method) if isinstance(method, str) else method,
+            method=_one_set("method", method),
+            coded=_one_set("coded", coded),
             low=low,
             high=high,
             without_comparator=not comparators,
@@ -296,10 +313,20 @@ class ConditionSeries(Series[Conditions]):
 class MedicationSeries(Series[Medications]):
     """Orders of the medications of a concept set."""
 
-    def where(self, *, site: Words = None, status: Words = None, encounter_class: Words = None) -> MedicationSeries:
-        """Only those of these sites or statuses, or of an encounter that K knows to be of this class."""
-        statuses, classes = _of_code_system("status", status, ORDER_STATUSES), _classes(encounter_class)
-        return MedicationSeries(self._asking(sites=site, statuses=statuses, encounter_classes=classes))
+    def where(
+        self, *, site: Words = None, status: Words = None, category: Words = None, encounter_class: Words = None
+    ) -> MedicationSeries:
+        """Only those of these sites, statuses or categories, or of an encounter that K knows to be of this class.
+
+        A `status` stands in the place of those that count otherwise (TIME section C).
+        """
+        asked = self._asking(
+            sites=site,
+            statuses=_of_code_system("status", status, ORDER_STATUSES),
+            categories=category,
+            encounter_classes=_classes(encounter_class),
+        )
+        return MedicationSeries(asked)
 
     def active(self, *, assume: str) -> Unnamed:
         """Whether an order covers T. `assume`: how long one lasts that says nothing about its end (TIME section C)."""
@@ -326,9 +353,9 @@ class MedicationSeries(Series[Medications]):
 class EncounterSeries(Series[Encounters]):
     """Encounters of some classes."""
 
-    def where(self, *, site: Words = None) -> EncounterSeries:
-        """Only those of these sites."""
-        return EncounterSeries(self._asking(sites=site))
+    def where(self, *, site: Words = None, status: Words = None) -> EncounterSeries:
+        """Only those of these sites or statuses, which stand in the place of those that count otherwise."""
+        return EncounterSeries(self._asking(sites=site, statuses=_of_code_system("status", status, STAY_STATUSES)))
 
     def active(self) -> Unnamed:
         """Whether one is going on at T: in hospital now."""
@@ -351,6 +378,16 @@ def _classes(words: Words) -> tuple[str, ...] | None:
         return None
     listed = (words,) if isinstance(words, str) else words
     return tuple(code for word in listed for code in encounter_classes(word))
+
+
+def _one_set(name: str, codes: object) -> ConceptSet | None:
+    if codes is None:
+        return None
+    if not isinstance(codes, str | ConceptSet):
+        raise DefinitionError(f"{name}: it is a code such as 'snomed:266919005', or a concept_set(...)")
+    concepts = concept_set(codes) if isinstance(codes, str) else codes
+    ontologies().check(concepts)
+    return concepts
 
 
 def _of_code_system(name: str, words: Words, known: tuple[str, ...]) -> Words:

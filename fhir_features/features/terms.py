@@ -32,11 +32,12 @@ _ASKED = {
     "verification_statuses": _TEXTS,
     "asks_verification": pa.bool_(),
     "methods": pa.list_(pa.int64()),
+    "coded": pa.list_(pa.int64()),
     "low": pa.float64(),
     "high": pa.float64(),
     "without_comparator": pa.bool_(),
 }
-_MEMBERS = pa.schema({"selection": pa.int32(), "code_id": pa.int64(), **_ASKED})
+_MEMBERS = pa.schema({"selection": pa.int32(), "code_id": pa.int64(), "start_us": pa.int64(), **_ASKED})
 _CONVERSIONS = pa.schema(
     {
         "selection": pa.int32(),
@@ -96,12 +97,14 @@ GROUP BY code_id""")
 def create_members(con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan) -> None:
     """Create the temporary tables `<table>_members`: for each selection its code_ids, and what else it asks of a row.
 
-    A code_id is a member when any of its concepts, mapped ones included, is in the expanded concept set.
+    `start_us` is how far its windows reach back from T, null for ever. A code_id is a member when any of its concepts,
+    mapped ones included, is in the expanded concept set.
     """
-    for table, selections in plan.selections.items():
+    for table, selections in plan.asked.items():
         rows = []
-        for number, chosen in enumerate(selections):
-            asked = _asked(con, known, chosen)
+        for number, selection in enumerate(selections):
+            chosen = selection.rows
+            asked = (selection.reach.start_us, *_asked(con, known, chosen))
             code_ids = [None] if isinstance(chosen, Encounters) else _code_ids(con, known, chosen.concepts)
             rows += [(number, code_id, *asked) for code_id in code_ids]
         _create(con, f"{table}_members", _MEMBERS, rows)
@@ -143,6 +146,7 @@ def _asked(con: duckdb.DuckDBPyConnection, known: Ontologies, chosen: Rows) -> l
     if isinstance(chosen, Observations):
         asked |= {"low": chosen.low, "high": chosen.high}
         asked["methods"] = _code_ids(con, known, chosen.method) if chosen.method else None
+        asked["coded"] = _code_ids(con, known, chosen.coded) if chosen.coded else None
     return list(asked.values())
 
 

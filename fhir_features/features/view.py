@@ -116,7 +116,7 @@ class FeatureView(Node):
         measured = [each.concepts for each in rows if isinstance(each, Observations) and each.unit is not None]
         return {
             "semantics": SEMANTICS_VERSION,
-            "definition": self.definition(),
+            "definition": _said(self.definition()),
             "ontologies": [known.digest(each) for each in concepts],
             "units": [known.units_digest(each) for each in measured],
         }
@@ -133,6 +133,18 @@ class LockedView:
     def version(self) -> str:
         """The view's version under these ontologies."""
         return self.view.version_under(self.known)
+
+
+def _said(definition: Any) -> Any:
+    """What a definition says: a field that asks for nothing is left out, so that a later one changes no version."""
+    if isinstance(definition, dict):
+        return {name: _said(value) for name, value in definition.items() if not _asks_nothing(value)}
+    return [_said(value) for value in definition] if isinstance(definition, list) else definition
+
+
+def _asks_nothing(value: Any) -> bool:
+    # By identity: a limit of 0 asks for something, and equals False.
+    return value is None or value is False or value == []
 
 
 def _check_name(what: str, name: str) -> None:

@@ -12,6 +12,10 @@ RESULT_STATUSES = (
 ORDER_STATUSES = (
     "active", "on-hold", "cancelled", "completed", "entered-in-error", "stopped", "draft", "unknown"
 )  # fmt: skip
+# https://hl7.org/fhir/R4/valueset-encounter-status.html
+STAY_STATUSES = (
+    "planned", "arrived", "triaged", "in-progress", "onleave", "finished", "cancelled", "entered-in-error", "unknown"
+)  # fmt: skip
 # https://hl7.org/fhir/R4/valueset-condition-clinical.html
 CLINICAL_STATUSES = ("active", "recurrence", "relapse", "inactive", "remission", "resolved")
 # https://hl7.org/fhir/R4/valueset-condition-ver-status.html

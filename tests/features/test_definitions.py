@@ -59,6 +59,10 @@ HBA1C = observation("loinc:4548-4", unit="%")
         (lambda: medication("rxnorm:6809").where(status=["active", "stoped"]), "did you mean 'stopped'?"),
         (lambda: condition("icd10cm:E11").where(clinical_status="actve"), "did you mean 'active'?"),
         (lambda: condition("icd10cm:E11").where(verification_status="confirm"), "did you mean 'confirmed'?"),
+        (lambda: HBA1C.where(coded="snomed:1"), "no code of SNOMED CT"),
+        (lambda: HBA1C.where(method=["snomed:8517006"]), "method: it is a code such as"),
+        (lambda: HBA1C.last() == "high", "equal: 'high' is no finite number"),
+        (lambda: encounter().where(status="final"), "status: 'final' is none that FHIR has"),
         (lambda: HBA1C.where(low=9, high=4), "where(low=9, high=4) is empty"),
         (lambda: HBA1C.where(high=float("nan")), "where: 'nan' is no finite number"),
         (lambda: HBA1C.where(low="4"), "where: '4' is no finite number"),
@@ -113,6 +117,39 @@ def test_the_version_changes_with_what_changes_an_answer() -> None:
         view(medication("rxnorm:6809").active(assume="31d").named("a")).version,
     ]
     assert len(set(versions)) == len(versions)
+
+
+T2DM, METFORMIN, STAY = condition("icd10cm:E11"), medication("rxnorm:6809"), encounter("inpatient")
+SMOKER = "snomed:8517006"
+CHANGES: dict[str, list[Any]] = {
+    "site": [series.where(site="north").count() for series in (HBA1C, T2DM, METFORMIN, STAY)],
+    "status": [series.where(status="unknown").count() for series in (HBA1C, METFORMIN, STAY)],
+    "conditions": [T2DM.where(clinical_status="active").count(), T2DM.where(verification_status="confirmed").count()],
+    "category": [series.where(category="laboratory").count() for series in (HBA1C, T2DM, METFORMIN)],
+    "class": [series.where(encounter_class="inpatient").count() for series in (HBA1C, T2DM, METFORMIN)],
+    "interpretation": [HBA1C.where(interpretation="H").count()],
+    "codes": [HBA1C.where(method=SMOKER).count(), HBA1C.where(coded=SMOKER).count()],
+    "range": [HBA1C.where(low=0).count(), HBA1C.where(high=0).count(), HBA1C.where(low=0, high=0).count()],
+    "comparators": [HBA1C.where(comparators=False).count()],
+    "nothing": [series.count() for series in (HBA1C, T2DM, METFORMIN, STAY, encounter())],
+    "windows": [HBA1C.count(within=window) for window in ("7d", between("7d", "1d"), between(None, "1d"))],
+    "expressions": [HBA1C.last() > 7, HBA1C.last() >= 7, HBA1C.last() == 7, HBA1C.last() != 7, HBA1C.last() > 8],
+    "sets": [condition(concept_set("icd10cm:E11", "icd10cm:I10")).count()],
+}
+
+
+def test_each_thing_that_can_be_asked_for_changes_the_version() -> None:
+    asked = [each for values in CHANGES.values() for each in values]
+    assert len({view(each.named("a")).version for each in asked}) == len(asked)
+    one = view(HBA1C.count().named("a"))
+    assert view(HBA1C.count().named("a"), cadence="daily@02:00 UTC").version != one.version
+    assert view(HBA1C.count().named("b")).version != one.version
+
+
+def test_the_version_changes_with_the_semantics_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = view(HBA1C.count().named("a")).version
+    monkeypatch.setattr("fhir_features.features.view.SEMANTICS_VERSION", 0)
+    assert view(HBA1C.count().named("a")).version != before
 
 
 def test_a_window_is_its_length_however_it_is_said() -> None:

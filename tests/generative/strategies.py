@@ -23,6 +23,7 @@ from fhir_features.features import (
     observation,
     patient,
 )
+from fhir_features.features.operators import EXPRESSIONS
 from fhir_features.ontology import concept_set
 
 ORIGIN = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
@@ -30,7 +31,8 @@ PATIENTS = [("1", "11"), ("11", "1"), ("nörd", "o'neil"), ("1", "ПÄ"), ("1", 
 # Those whose records may be merged: three of one site, so that there are chains and rings.
 LINKED_SITE = "1"
 LINKED = [who for who in PATIENTS if who[0] == LINKED_SITE]
-WINDOWS = [None, None, None, "12h", "1d", "7d", "30d", between("7d", "1d"), between("30d", "12h")]
+BOUNDED = ["12h", "1d", "7d", "30d", between("7d", "1d"), between("30d", "12h")]
+WINDOWS = [None, None, None, *BOUNDED, between(None, "1d")]
 ANSWERS = ["snomed:266919005", "snomed:8517006", "snomed:449868002"]
 OBSERVATION_CODES = ["loinc:4548-4", "loinc:2345-7", "loinc:8310-5"]
 UNITS = {
@@ -83,6 +85,7 @@ ENCOUNTER_STATUSES = [
     "entered-in-error",
     "unknown",
 ]
+CATEGORIES = [None, ["inpatient"], ["community", "discharge"]]
 CLASSES = ["IMP", "AMB", "EMER", "ACUTE", None]
 SOURCES = ["issued", "history", "last_updated", "received"]
 
@@ -228,6 +231,7 @@ def _medication(draw: st.Draw) -> dict[str, Any]:
         "dosage_days": draw(days),
         "supply_days": draw(days),
         "repeats": draw(st.sampled_from([None, 0, 1, 3])),
+        "categories": draw(st.sampled_from(CATEGORIES)),
         "encounter_id": draw(st.sampled_from(["e0", "e1", "e2", None])),
     }
 
@@ -261,6 +265,7 @@ def _observation_series(draw: st.Draw) -> Any:
             interpretation=draw(st.sampled_from([None, "H", ["N", "L"]])),
             encounter_class=draw(st.sampled_from([None, None, "inpatient", ["AMB", "emergency"]])),
             method=draw(st.sampled_from([None, None, None, ANSWERS[0]])),
+            coded=draw(st.sampled_from([None, None, None, ANSWERS[0]])),
             low=draw(st.sampled_from([None, 0.1])),
             high=draw(st.sampled_from([None, 7.1])),
             comparators=draw(st.booleans()),
@@ -274,11 +279,15 @@ def _observation_value(draw: st.Draw) -> Any:
 
 def _uncoded_value(draw: st.Draw) -> Any:
     series = observation(draw(st.sampled_from(OBSERVATION_CODES)))
+    if draw(st.sampled_from([False, False, True])):
+        series = series.where(coded=draw(st.sampled_from([ANSWERS[0], concept_set(*ANSWERS[1:])])))
     return getattr(series, draw(st.sampled_from(OF_RESULTS)))(within=draw(windows))
 
 
 def _condition_value(draw: st.Draw) -> Any:
-    series = condition("icd10cm:E11", descendants=True) if draw(st.booleans()) else condition("icd10cm:I10")
+    e11 = concept_set("icd10cm:E11", descendants=True)
+    without = e11 - concept_set("icd10cm:E11.65")
+    series = condition(draw(st.sampled_from([e11, e11, without, e11 | concept_set("icd10cm:I10"), "icd10cm:I10"])))
     if draw(st.sampled_from([False, False, True])):
         series = series.where(
             category=draw(st.sampled_from([None, "problem-list-item"])),
@@ -298,12 +307,14 @@ def _medication_value(draw: st.Draw) -> Any:
     )
     if draw(st.sampled_from([False, False, True])):
         series = series.where(
+            site=draw(st.sampled_from([None, "1"])),
             status=draw(st.sampled_from([None, "active", ["stopped", "cancelled"]])),
+            category=draw(st.sampled_from([None, None, "inpatient", ["community", "outpatient"]])),
             encounter_class=draw(st.sampled_from([None, "inpatient"])),
         )
     operator = draw(st.sampled_from(["active", "ever", "count_ingredients", "proportion_covered", *OF_CODED]))
     if operator == "proportion_covered":
-        window = draw(st.sampled_from([window for window in WINDOWS if window is not None]))
+        window = draw(st.sampled_from(BOUNDED))
         return series.proportion_covered(within=window, assume=draw(st.sampled_from(["12h", "30d"])))
     if operator == "active":
         return series.active(assume=draw(st.sampled_from(["12h", "30d"])))
@@ -314,7 +325,8 @@ def _medication_value(draw: st.Draw) -> Any:
 def _encounter_value(draw: st.Draw) -> Any:
     series = encounter(draw(st.sampled_from([None, "inpatient", "AMB"])))
     if draw(st.sampled_from([False, False, True])):
-        series = series.where(site="1")
+        status = draw(st.sampled_from([None, "finished", ["planned", "in-progress"]]))
+        series = series.where(site=draw(st.sampled_from([None, "1"])), status=status)
     operator = draw(st.sampled_from(["active", "ever", "time_since_discharge", "days", *OF_ROWS]))
     return getattr(series, operator)(**({"within": draw(windows)} if operator in (*OF_ROWS, "days") else {}))
 
@@ -326,7 +338,7 @@ def _patient_value(draw: st.Draw) -> Any:
 def _expression_value(draw: st.Draw) -> Any:
     one = getattr(_observation_series(draw), draw(st.sampled_from(["last", "count"])))(within=draw(windows))
     other = draw(st.sampled_from([patient.age(), 2, 0, 7.1, encounter().count(), _observation_series(draw).last()]))
-    operator = draw(st.sampled_from(["ratio", "difference", "coalesce", "greater", "less", "at_least", "at_most"]))
+    operator = draw(st.sampled_from(sorted(EXPRESSIONS)))
     if operator == "coalesce":
         return coalesce(one, other)
     makers = {
@@ -336,6 +348,8 @@ def _expression_value(draw: st.Draw) -> Any:
         "less": one.__lt__,
         "at_least": one.__ge__,
         "at_most": one.__le__,
+        "equal": one.__eq__,
+        "unequal": one.__ne__,
     }
     return makers[operator](other)
 

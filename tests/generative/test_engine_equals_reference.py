@@ -16,6 +16,8 @@ from strategies import instants, lake_rows, questions, views
 from fhir_features.features import FeatureView
 from fhir_features.features.compile import compile_features, leaves
 from fhir_features.features.engine import answers, ask, stand_at
+from fhir_features.features.explain import explain
+from fhir_features.features.nodes import Conditions, Encounters, Medications, Observations
 from fhir_features.features.operators import EXPRESSIONS, OPERATORS, PATIENT_OPERATORS
 from fhir_features.features.terms import create_members, ontologies
 
@@ -94,19 +96,50 @@ def test_what_becomes_known_after_t_changes_nothing(
     assert repr(ask_engine(later, view, asked)) == before
 
 
+@settings(max_examples=settings().max_examples // 4)
+@given(lake_rows(), views(), questions())
+def test_what_explain_says_counts_is_what_the_reference_counts(
+    rows: LakeRows, view: FeatureView, asked: Questions
+) -> None:
+    reference = Reference(rows.tables)
+    con = lake()
+    refill(con, rows)
+    stand_at(con, ontologies(), 1)
+    site, patient_id, t, k = asked[0]
+    feature = view.features[0]
+    explained = explain(con, ontologies(), feature, site=site, patient_id=patient_id, t=t, k=k)
+    assert same(explained.answer, reference.answer(feature, *asked[0]))
+    counting = [row for row in explained.rows.to_pylist() if row["verdict"] == "counts"]
+    read = {value: reference.rows_of(value, *asked[0]) for value in leaves(feature.value) if value.node != "patient"}
+    said = sorted(name_of(row) for row in counting if not row["part"].endswith("of the patient"))
+    assert said == sorted(name_of(row) for counted in read.values() for row in counted)
+
+
+def name_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["patient_id"], row["resource_id"], row["version"], row["state"], row.get("component", 0)
+
+
 def test_every_operator_is_generated() -> None:
     seen: set[str] = set()
+    filters: set[tuple[str, str]] = set()
 
     @settings(max_examples=600, derandomize=True)
     @given(views())
     def collect(view: FeatureView) -> None:
         for feature in view.features:
-            seen.update(value.operator for value in leaves(feature.value))
+            for value in leaves(feature.value):
+                seen.add(value.operator)
+                asked = value.rows.model_dump(exclude_defaults=True) if value.node == "aggregate" else {}
+                filters.update((value.rows.table, name) for name in asked)
             if feature.value.node == "expression":
                 seen.add(feature.value.operator)
 
     collect()
     assert seen == {*OPERATORS, *PATIENT_OPERATORS, *EXPRESSIONS}
+    rows = (Observations, Conditions, Medications, Encounters)
+    assert filters == {
+        (kind.model_fields["table"].default, name) for kind in rows for name in kind.model_fields if name != "table"
+    }
 
 
 def test_every_status_precision_and_type_of_value_is_generated() -> None:

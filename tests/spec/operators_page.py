@@ -91,7 +91,7 @@ SPECS = (
     Spec(
         "A window is half-open",
         'Rule 2. `within="2d"` keeps what lies after T - 2d, up to and at T; `between("2d", "1d")` what lies after '
-        "T - 2d, up to and at T - 1d: neighbours share no row.",
+        "T - 2d, up to and at T - 1d: neighbours share no row. `None` is the beginning of history.",
         "observation",
         """
         drawn    | value | unit
@@ -101,14 +101,15 @@ SPECS = (
             "within 1d": 'hba1c.count(within="1d")',
             "within 2d": 'hba1c.count(within="2d")',
             "between 2d and 1d": 'hba1c.count(within=between("2d", "1d"))',
+            "before 1d ago": 'hba1c.count(within=between(None, "1d"))',
         },
         """
-        asked at | within 1d | within 2d | between 2d and 1d
-        5 08:00  | 1         | 1         | 0
-        6 07:59  | 1         | 1         | 0
-        6 08:00  | 0         | 1         | 1
-        7 07:59  | 0         | 1         | 1
-        7 08:00  | 0         | 0         | 0
+        asked at | within 1d | within 2d | between 2d and 1d | before 1d ago
+        5 08:00  | 1         | 1         | 0                 | 0
+        6 07:59  | 1         | 1         | 0                 | 0
+        6 08:00  | 0         | 1         | 1                 | 1
+        7 07:59  | 0         | 1         | 1                 | 1
+        7 08:00  | 0         | 0         | 0                 | 1
         """,
     ),
     Spec(
@@ -172,6 +173,32 @@ SPECS = (
         """,
     ),
     Spec(
+        "Units",
+        "Values are converted to the unit of the feature, and never averaged as they are. What cannot be converted (a "
+        "number without a unit is one of the unit 1), or is infinite or above 1e17, is left out and counted.",
+        "observation",
+        """
+        drawn   | value | unit
+        5 08:00 | 7.0   | %
+        5 09:00 | 0.09  | 1
+        5 10:00 | 80    | kg
+        5 11:00 | 8.0   | -
+        5 12:00 | inf   | %
+        5 13:00 | 1e20  | %
+        """,
+        {
+            "mean": "hba1c.mean()",
+            "last": "hba1c.last()",
+            "count": "hba1c.count()",
+            "as a fraction": 'observation("loinc:4548-4", unit="1").last()',
+            "of any unit": 'observation("loinc:4548-4").count()',
+        },
+        """
+        asked at | mean | last | count | as a fraction | of any unit
+        6 00:00  | 8    | 9    | 2     | 8             | 6
+        """,
+    ),
+    Spec(
         "Filters",
         "`where(...)` looks at the version that is visible at K (rule 4). A comparator gives its limit as value (rule 15).",
         "observation",
@@ -193,6 +220,29 @@ SPECS = (
         """
         asked at | laboratory | high | 6 to 10 | exact | by method | max | abnormal
         6 00:00  | 2          | 2    | 1       | 9     | 1         | 14  | 2
+        """,
+    ),
+    Spec(
+        "Filters by site and encounter",
+        "A result belongs to the encounter that it names. Here the stay, an inpatient one, lasts from the 5th at 08:00 to "
+        "the 7th at 12:00; a patient is one of a site.",
+        "observation",
+        """
+        drawn   | value | unit | encounter
+        5 09:00 | 7.0   | %    | stay
+        6 09:00 | 8.0   | %    | -
+        """,
+        {
+            "inpatient": 'hba1c.where(encounter_class="inpatient").last()',
+            "emergency or inpatient": 'hba1c.where(encounter_class=["emergency", "inpatient"]).count()',
+            "ambulatory": 'hba1c.where(encounter_class="ambulatory").count()',
+            "north": 'hba1c.where(site="north").count()',
+            "south": 'hba1c.where(site="south").count()',
+        },
+        """
+        asked at | inpatient | emergency or inpatient | ambulatory | north | south
+        5 08:30  | -         | 0                      | 0          | 0     | 0
+        6 12:00  | 7         | 1                      | 0          | 2     | 0
         """,
     ),
     Spec(
@@ -227,12 +277,15 @@ SPECS = (
         {
             "last code": 'observation("loinc:4548-4").last_code()',
             "most frequent": 'observation("loinc:4548-4").mode_code()',
+            "count": 'observation("loinc:4548-4").count()',
+            "ever 8517006": 'observation("loinc:4548-4").where(coded="snomed:8517006").ever()',
+            "times 8517006": 'observation("loinc:4548-4").where(coded="snomed:8517006").count()',
         },
         """
-        asked at | last code        | most frequent
-        5 00:00  | -                | -
-        6 08:00  | snomed:266919005 | snomed:266919005
-        7 08:00  | snomed:8517006   | snomed:8517006
+        asked at | last code        | most frequent    | count | ever 8517006 | times 8517006
+        5 00:00  | -                | -                | 0     | false        | 0
+        6 08:00  | snomed:266919005 | snomed:266919005 | 2     | true         | 1
+        7 08:00  | snomed:8517006   | snomed:8517006   | 3     | true         | 2
         """,
     ),
     Spec(
@@ -261,6 +314,30 @@ SPECS = (
         5 20:00  | true   | true  | 1     | 1        | 0.5         | 0
         7 08:00  | true   | true  | 3     | 2        | 2           | 1.5
         8 00:00  | false  | true  | 3     | 2        | 2.6666666667 | 2.1666666667
+        """,
+    ),
+    Spec(
+        "Sets of concepts",
+        "Several codes, `|` of sets (either), `-` (the one without the other). Retired codes of the releases in the lock "
+        "are among them.",
+        "condition",
+        """
+        onset   | code           | clinical | verification
+        5 08:00 | icd10cm:E11.9  | active   | confirmed
+        6 08:00 | icd10cm:E11.65 | active   | confirmed
+        7 08:00 | icd10cm:I10    | active   | confirmed
+        """,
+        {
+            "E11 and below": "t2dm.count()",
+            "without E11.65": 'condition(concept_set("icd10cm:E11", descendants=True) - concept_set("icd10cm:E11.65")).count()',
+            "or I10": 'condition(concept_set("icd10cm:E11", descendants=True) | concept_set("icd10cm:I10")).count()',
+            "E11.9 or I10": 'condition(concept_set("icd10cm:E11.9", "icd10cm:I10")).count()',
+        },
+        """
+        asked at | E11 and below | without E11.65 | or I10 | E11.9 or I10
+        5 08:00  | 1             | 1              | 1      | 1
+        6 08:00  | 2             | 1              | 2      | 1
+        7 08:00  | 2             | 1              | 3      | 2
         """,
     ),
     Spec(
@@ -312,6 +389,28 @@ SPECS = (
         """,
     ),
     Spec(
+        "Filters of orders",
+        "A status that is asked for stands in the place of those that count otherwise.",
+        "medication",
+        """
+        ordered | code          | status    | intent | category  | encounter
+        5 09:00 | rxnorm:860975 | active    | order  | inpatient | stay
+        6 09:00 | rxnorm:860975 | cancelled | order  | inpatient | stay
+        7 09:00 | rxnorm:860975 | stopped   | order  | community | -
+        """,
+        {
+            "count": "metformin.count()",
+            "cancelled": 'metformin.where(status="cancelled").count()',
+            "in the community": 'metformin.where(category="community").count()',
+            "in a stay": 'metformin.where(encounter_class="inpatient").count()',
+            "south": 'metformin.where(site="south").count()',
+        },
+        """
+        asked at | count | cancelled | in the community | in a stay | south
+        8 00:00  | 2     | 1         | 1                | 1         | 0
+        """,
+    ),
+    Spec(
         "Days that orders cover",
         "The proportion of days covered (PDC): an order covers from its beginning to its end, as for `active`; what two "
         "cover counts once. What is known to be stopped, completed or on hold covered at most until that was known.",
@@ -351,12 +450,14 @@ SPECS = (
             "inpatient": 't2dm.where(encounter_class="inpatient").count()',
             "emergency": 't2dm.where(encounter_class="emergency").count()',
             "resolved or differential": 't2dm.where(clinical_status="resolved", verification_status="differential").count()',
+            "encounter diagnoses": 't2dm.where(category="encounter-diagnosis").count()',
+            "problems": 't2dm.where(category="problem-list-item").count()',
         },
         """
-        asked at | inpatient | emergency | resolved or differential
-        5 07:59  | 0         | 0         | 0
-        5 08:00  | 1         | 0         | 0
-        9 00:00  | 1         | 0         | 1
+        asked at | inpatient | emergency | resolved or differential | encounter diagnoses | problems
+        5 07:59  | 0         | 0         | 0                        | 0                   | 0
+        5 08:00  | 1         | 0         | 0                        | 1                   | 0
+        9 00:00  | 1         | 0         | 1                        | 1                   | 0
         """,
     ),
     Spec(
@@ -386,7 +487,7 @@ SPECS = (
     ),
     Spec(
         "Encounters",
-        "Planned and cancelled ones do not count.",
+        "Planned and cancelled ones do not count, unless `where(status=...)` says so.",
         "encounter",
         """
         start   | class | status      | end
@@ -401,13 +502,15 @@ SPECS = (
             "in hospital": 'encounter("inpatient").active()',
             "in emergency": 'encounter("emergency").active()',
             "since discharge": 'encounter("inpatient").time_since_discharge()',
+            "cancelled": 'encounter("inpatient").where(status="cancelled").count()',
+            "since start": 'encounter("ambulatory").time_since_last()',
         },
         """
-        asked at | count | stays | in hospital | in emergency | since discharge
-        3 08:00  | 1     | 0     | false       | false        | -
-        5 08:00  | 2     | 1     | true        | false        | -
-        7 08:00  | 2     | 1     | false       | false        | 0
-        9 08:00  | 3     | 1     | false       | true         | 2
+        asked at | count | stays | in hospital | in emergency | since discharge | cancelled | since start
+        3 08:00  | 1     | 0     | false       | false        | -               | 0         | 0
+        5 08:00  | 2     | 1     | true        | false        | -               | 0         | 2
+        7 08:00  | 2     | 1     | false       | false        | 0               | 1         | 4
+        9 08:00  | 3     | 1     | false       | true         | 2               | 1         | 6
         """,
     ),
     Spec(
@@ -450,14 +553,16 @@ SPECS = (
             "below": "hba1c.last() < 6.5",
             "at least 8": "hba1c.last() >= 8",
             "at most 8": "hba1c.last() <= 8",
+            "is 8": "hba1c.last() == 8",
+            "is not 8": "hba1c.last() != 8",
             "or 5": 'coalesce(hba1c.last(within="1d"), 5)',
         },
         """
-        asked at | ratio | by zero | difference | above | below | at least 8 | at most 8 | or 5
-        5 00:00  | -     | -       | -          | -     | -     | -          | -         | 5
-        5 08:00  | 1     | -       | 1.5        | true  | false | true       | true      | 8
-        6 08:00  | 0.75  | -       | -0.5       | false | true  | false      | true      | 6
-        8 00:00  | 0.75  | -       | -0.5       | false | true  | false      | true      | 5
+        asked at | ratio | by zero | difference | above | below | at least 8 | at most 8 | is 8  | is not 8 | or 5
+        5 00:00  | -     | -       | -          | -     | -     | -          | -         | -     | -        | 5
+        5 08:00  | 1     | -       | 1.5        | true  | false | true       | true      | true  | false    | 8
+        6 08:00  | 0.75  | -       | -0.5       | false | true  | false      | true      | false | true     | 6
+        8 00:00  | 0.75  | -       | -0.5       | false | true  | false      | true      | false | true     | 5
         """,
     ),
 )

@@ -63,7 +63,7 @@ def lake_of(spec: Spec) -> LakeRows:
     if spec.kind != "patient":
         rows.patient()
     stay = {"effective_at": instant("5 08:00"), "end_at": instant("7 12:00"), "resource_id": "stay"}
-    if spec.kind == "condition":
+    if spec.kind == "condition" or "encounter" in table(spec.rows)[0]:
         rows.encounter(**stay)
     for number, line in enumerate(table(spec.rows)):
         line = {name: text for name, text in line.items() if text}
@@ -92,6 +92,7 @@ def _observation(rows: LakeRows, line: dict[str, str], times: dict[str, Any]) ->
         "reference_high": float(line["high"]) if "high" in line else None,
         "value_code_id": rows.code(line["coded"]) if "coded" in line else None,
         "method_code_id": rows.code(line["method"]) if "method" in line else None,
+        "encounter_id": line.get("encounter"),
     }
     value = float(line["value"]) if "value" in line else None
     return rows.observation("loinc:4548-4", value, line.get("unit"), **times, **more)
@@ -117,6 +118,8 @@ def _medication(rows: LakeRows, line: dict[str, str], times: dict[str, Any]) -> 
         "repeats": int(line["repeats"]) if "repeats" in line else None,
         "do_not_perform": "not to give" in line,
         "reported": "reported" in line,
+        "categories": [line["category"]] if "category" in line else None,
+        "encounter_id": line.get("encounter"),
     }
     return rows.medication(line["code"], **times, **more)
 
