@@ -18,24 +18,22 @@ from fhir_features.errors import UsageError, did_you_mean
 from fhir_features.features.anchors import Spine, anchored_rows
 from fhir_features.features.assurance import Assurance, assure
 from fhir_features.features.audit import Audit, audit_leakage
-from fhir_features.features.cadence import Lag
+from fhir_features.features.cadence import Lag, asked_at, read_serving
 from fhir_features.features.compile import compile_features
 from fhir_features.features.engine import stand_at
 from fhir_features.features.explain import Explanation, explain
 from fhir_features.features.history import RecordedView, find_version, record, record_of, recorded_views, restore
 from fhir_features.features.invented import read_patients
-from fhir_features.features.nodes import Feature
 from fhir_features.features.receipts import read_receipt
 from fhir_features.features.repository import TESTS_NAME, load_spines, load_views
 from fhir_features.features.reproduce import Reproduction, kept_spine, reproduce
-from fhir_features.features.retrieval import TrainingSet, requests, retrieve
+from fhir_features.features.retrieval import Request, TrainingSet, requests, retrieve, served_by
 from fhir_features.features.spine import as_arrow, read_spine
 from fhir_features.features.tables import Build, build, restate
 from fhir_features.features.terms import ontologies
 from fhir_features.features.view import FeatureView, LockedView
 from fhir_features.features.view_diff import ViewDiff, diff_views
 from fhir_features.lake import Evidence, evidence, newest_store_seq, reading
-from fhir_features.ontology import Ontologies
 from fhir_features.report import SUPPRESS_BELOW, Disclosure, Report, make_report
 
 if TYPE_CHECKING:
@@ -159,22 +157,25 @@ class FeatureStore:
         *,
         site: str | None = None,
         known_as_of: dt.datetime | None = None,
+        serving: str | Lag | None = None,
     ) -> Explanation:
         """Why a feature ("view:feature") of one patient is what it is at T: each row that bears on it, and the verdict.
 
-        It is what the engine answers at T itself, whatever the view's cadence. T and `known_as_of` are instants with a
-        time zone; `site` may be absent when the configuration has one.
+        It is what `get_historical_features` answers, with the same meaning of `known_as_of` and `serving`. T and
+        `known_as_of` are instants with a time zone; `site` may be absent when the configuration has one.
         Raises UsageError, LakeError.
         """
         _check_instants(t=t, known_as_of=known_as_of)
-        wanted, known = self._one_feature(feature)
+        request = self._one_feature(feature)
+        t = asked_at(served_by(request, serving), t)
         if site is None and len(self.sites) != 1:
             raise UsageError(f"there are {len(self.sites)} sites: name the patient's, one of {', '.join(self.sites)}")
         k = min(t, known_as_of or t)
         with reading(self.lake) as con:
+            known = request.locked.known
             stand_at(con, known, newest_store_seq(con))
             one_site = site or self.sites[0]
-            return explain(con, known, wanted, site=one_site, patient_id=patient_id, t=t, k=k)
+            return explain(con, known, request.features[0], site=one_site, patient_id=patient_id, t=t, k=k)
 
     def evidence(self) -> list[Evidence]:
         """What the known_at of the warehouse's rows rests on: counts by source, resource type and known_at_source.
@@ -252,18 +253,30 @@ class FeatureStore:
             warnings.warn(training.summary.warnings[0], stacklevel=2)
         return training
 
-    def audit_leakage(self, table: Any, feature: str, *, value: str) -> Audit:
+    def audit_leakage(
+        self,
+        table: Any,
+        feature: str,
+        *,
+        value: str,
+        known_as_of: dt.datetime | None = None,
+        serving: str | Lag = "exact",
+    ) -> Audit:
         """Could the values of a table that was made elsewhere have been known? Each row is judged.
 
         `table` is an entity frame as for `get_historical_features`, with the values of the feature ("view:feature") in
-        the column `value`. They are held to the answer at each T itself, whatever the view's cadence.
+        the column `value`. They are held to the answer at each T itself, whatever the view's cadence, unless `serving`
+        says what the model would have been fed; nothing after `known_as_of` counts as known.
         Raises SpineError, UsageError, LakeError.
         """
-        wanted, known = self._one_feature(feature)
+        _check_instants(known_as_of=known_as_of)
+        request = self._one_feature(feature)
+        known = request.locked.known
         spine = read_spine(table, sites=self.sites)
         with reading(self.lake) as con:
             stand_at(con, known, newest_store_seq(con))
-            return audit_leakage(con, known, wanted, spine, value)
+            cut_offs = read_serving(serving), known_as_of
+            return audit_leakage(con, known, request.features[0], spine, value, *cut_offs)
 
     def reproduce(self, receipt: str | Path, *, spine: Any = None) -> Reproduction:
         """Make the training set of a receipt (a file that `TrainingSet.save` wrote) again, and compare it.
@@ -277,14 +290,14 @@ class FeatureStore:
         with reading(self.lake) as con:
             return reproduce(con, read, frame, spines=self.spines_kept)
 
-    def _one_feature(self, name: str) -> tuple[Feature, Ontologies]:
-        """A feature by "view:feature", and the ontologies that it is answered under."""
+    def _one_feature(self, name: str) -> Request:
+        """What asks for one feature, "view:feature"."""
         (request,) = requests([name], self.locked)
         if len(request.features) != 1:
             raise UsageError(
                 f"'{name}' has {len(request.features)} features: name one, as 'view:{request.features[0].name}'"
             )
-        return request.features[0], request.locked.known
+        return request
 
     def _recorded(self, name: str) -> RecordedView:
         plain, at, prefix = name.partition("@")

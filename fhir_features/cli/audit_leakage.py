@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from fhir_features.cli.options import instant_option, serving_option
 from fhir_features.cli.teaching import examples
 
 # How many of the rows that leaked are told one by one; --json and --output have all.
@@ -18,10 +19,21 @@ _SHOWN = 20
 @click.argument("table", type=click.Path(path_type=Path))
 @click.argument("feature", metavar="VIEW:FEATURE")
 @click.option("--value", required=True, metavar="COLUMN", help="The column with the values of the feature.")
+@click.option("--known-as-of", metavar="INSTANT", help="Nothing counts as known after this instant.")
+@serving_option("'exact', whatever the view's cadence")
 @click.option("--output", type=click.Path(path_type=Path), help="A .parquet or .csv file for the verdict on each row.")
 @click.option("--json", "as_json", is_flag=True, help="Print {rows, counts, leaked: [{row, late_by_seconds}]}.")
 @click.pass_obj
-def command(config_path: str, table: Path, feature: str, value: str, output: Path | None, as_json: bool) -> None:
+def command(
+    config_path: str,
+    table: Path,
+    feature: str,
+    value: str,
+    known_as_of: str | None,
+    serving: str | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
     """Compare the values of TABLE, made elsewhere, with what VIEW:FEATURE was at each row's instant.
 
     TABLE is a Parquet or CSV file with site, patient_id and event_timestamp. A row has leaked when its value is the
@@ -33,7 +45,9 @@ def command(config_path: str, table: Path, feature: str, value: str, output: Pat
 
     if output is not None:
         check_output(output)
-    audit = FeatureStore(config_path).audit_leakage(table, feature, value=value)
+    cutoff = instant_option("--known-as-of", known_as_of)
+    store = FeatureStore(config_path)
+    audit = store.audit_leakage(table, feature, value=value, known_as_of=cutoff, serving=serving or "exact")
     if output is not None:
         write_rows(audit.rows, output)
     total, counts = audit.rows.num_rows, audit.counts

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 import click
 
+from fhir_features.cli.options import instant_option, serving_option
 from fhir_features.cli.teaching import examples
-from fhir_features.errors import UsageError
-from fhir_features.times import instant
 
 
 @click.command(
@@ -22,7 +21,8 @@ from fhir_features.times import instant
 @click.option("--site", help="The site of the patient; not needed where the configuration has one.")
 @click.option("--at", "at", required=True, metavar="INSTANT", help="T, such as 2024-03-05T14:00:00Z.")
 @click.option("--known-as-of", metavar="INSTANT", help="Nothing counts as known after this instant.")
-@click.option("--json", "as_json", is_flag=True, help="Print {answer, is_known, ties, rows} as JSON.")
+@serving_option("that of the view's cadence")
+@click.option("--json", "as_json", is_flag=True, help="Print {answer, t, k, is_known, ties, verdicts, rows} as JSON.")
 @click.pass_obj
 def command(
     config_path: str,
@@ -31,29 +31,43 @@ def command(
     site: str | None,
     at: str,
     known_as_of: str | None,
+    serving: str | None,
     as_json: bool,
 ) -> None:
-    """Show which resource versions count for VIEW:FEATURE of a patient at an instant, and why others do not."""
+    """Show which resource versions count for VIEW:FEATURE of a patient at an instant, and why others do not.
+
+    Those that the answer rests on have a star: of the rows that count for `last`, the newest.
+    """
     from fhir_features.store import FeatureStore
 
-    try:
-        t = instant(at)
-        cutoff = instant(known_as_of) if known_as_of else None
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    explained = FeatureStore(config_path).explain(feature, patient_id, t, site=site, known_as_of=cutoff)
-    rows = explained.rows.to_pylist()
+    t, cutoff = instant_option("--at", at), instant_option("--known-as-of", known_as_of)
+    assert t is not None
+    store = FeatureStore(config_path)
+    explained = store.explain(feature, patient_id, t, site=site, known_as_of=cutoff, serving=serving)
     if as_json:
-        print(json.dumps({**vars(explained), "rows": rows}, indent=2, default=str))
+        print(explained.to_json())
         return
     print(f"{feature} = {explained.answer}")
+    if explained.t != t:
+        print(f"  as it was served then: the answer of {explained.t}")
     if not explained.is_known:
         print("  the store knew no such patient then: see that --patient, --site and --at are as meant")
     if explained.ties:
         print(f"  {explained.ties} rows that count are tied: the same instants, put in order by their ids")
-    for row in rows:
-        version = f"{row['resource_type']}/{row['resource_id']} version {row['version']}"
-        if row["patient_id"] != patient_id:
-            version += f" of Patient/{row['patient_id']}"
-        verdict = row["verdict"] + ("; what it is made from has changed since" if row["source_changed"] else "")
-        print(f"  {version}  true {row['effective_at']}  known {row['known_at']}  {verdict}")
+    part = None
+    for row in explained.rows.to_pylist():
+        if row["part"] != part:
+            part = row["part"]
+            print(f"  {part}")
+        print(f"  {_line(row, patient_id)}")
+    print(f"  {', '.join(f'{number:,} {verdict}' for verdict, number in explained.verdicts.items()) or 'no rows'}")
+
+
+def _line(row: dict[str, Any], patient_id: str) -> str:
+    version = f"{row['resource_type']}/{row['resource_id']} version {row['version']}"
+    if row["patient_id"] != patient_id:
+        version += f" of Patient/{row['patient_id']}"
+    says = row["text"] if row["number"] is None else f"{row['number']:g}"
+    when = f"true {row['effective_at']}  known {row['known_at']}" if row["effective_at"] else f"known {row['known_at']}"
+    verdict = row["verdict"] + ("; what it is made from has changed since" if row["source_changed"] else "")
+    return f"{'*' if row['decides'] else ' '} {version}  {says or '-'}  {when}  {verdict}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import sys
 import warnings
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fhir_features.cli.options import instant_option, serving_option
 from fhir_features.cli.teaching import examples
 from fhir_features.errors import UsageError, did_you_mean
-from fhir_features.times import instant
 
 if TYPE_CHECKING:
     from fhir_features.features.anchors import Spine
@@ -31,11 +30,7 @@ if TYPE_CHECKING:
 @click.option("--features", "names", multiple=True, required=True, metavar="VIEW[:FEATURE]", help="May be repeated.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="A .parquet or .csv file to write.")
 @click.option("--known-as-of", metavar="INSTANT", help="Nothing counts as known after this instant.")
-@click.option(
-    "--serving",
-    metavar="TEXT",
-    help="Instead of the views' cadences: 'exact', a schedule ('daily@02:00 Europe/Berlin') or a lag ('lag 6h').",
-)
+@serving_option("that of each view's cadence")
 @click.pass_obj
 def command(
     config_path: str,
@@ -65,7 +60,7 @@ def command(
         answered = store.get_historical_features(
             _entities(store, entities),
             list(names),
-            known_as_of=_instant(known_as_of) if known_as_of else None,
+            known_as_of=instant_option("--known-as-of", known_as_of),
             serving=serving,
         )
     answered.save(output)
@@ -80,10 +75,3 @@ def _entities(store: FeatureStore, named: str) -> str | Spine:
     if named not in store.spines:
         raise UsageError(f"'{named}' is no .parquet or .csv file, and no spine: {did_you_mean(named, store.spines)}")
     return store.spines[named]
-
-
-def _instant(text: str) -> dt.datetime:
-    try:
-        return instant(text)
-    except ValueError as error:
-        raise UsageError(f"--known-as-of: {error}") from None

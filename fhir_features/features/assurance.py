@@ -122,7 +122,7 @@ def _fill(con: duckdb.DuckDBPyConnection, patients: list[Invented]) -> None:
 
 def _encode(row: dict[str, Any], codes: dict[str, int], units: dict[str, int]) -> None:
     """Replace codes and units as they are written by their numbers."""
-    for written, column in (("code", "code_id"), ("value_code", "value_code_id")):
+    for written, column in (("code", "code_id"), ("value_code", "value_code_id"), ("method_code", "method_code_id")):
         if written in row:
             row[column] = codes.setdefault(row[written], len(codes))
     if "unit" in row:

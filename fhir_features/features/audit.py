@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fhir_features.errors import UsageError
+from fhir_features.features.cadence import EXACT, Serving
 from fhir_features.features.compile import Plan, compile_features
 from fhir_features.features.engine import answers, ask
 from fhir_features.features.nodes import Feature
@@ -24,6 +25,7 @@ from fhir_features.features.summary import resource_types
 from fhir_features.features.terms import create_members
 from fhir_features.lake import EVENT_TABLES
 from fhir_features.ontology import Ontologies
+from fhir_features.times import epoch_us
 
 # `fine`: what was known at T. `leaked`: what the answer became later. `missing`: no value, where there was an answer.
 # `different`: never the answer at T, so of another definition, unit or source, or of after T; it cannot be judged.
@@ -41,8 +43,8 @@ class Audit:
     """The verdicts on a table.
 
     `rows` has a row for each of the table's, in its order: row (from 0), site, patient_id, event_timestamp, value,
-    answer (at T, with what was known at T), verdict (`VERDICTS`), and for what leaked known_from, the first instant
-    (UTC) from which the value was the answer.
+    known_by (K: T, moved back by a serving, and no later than `known_as_of`), answer (with what was known at K),
+    verdict (`VERDICTS`), and for what leaked known_from, the first instant (UTC) from which the value was the answer.
     """
 
     rows: pa.Table
@@ -59,34 +61,60 @@ class Audit:
         return self.rows.filter(pc.equal(self.rows["verdict"], "leaked"))
 
     def late_by(self) -> list[dt.timedelta]:
-        """Of each row that leaked, how long after T its value was known."""
-        late = pc.subtract(self.leaked["known_from"], self.leaked[TIME])
+        """Of each row that leaked, how long after K its value was known."""
+        late = pc.subtract(self.leaked["known_from"], self.leaked["known_by"])
         return [dt.timedelta(microseconds=us) for us in late.cast(pa.int64()).to_pylist()]
 
 
 def audit_leakage(
-    con: duckdb.DuckDBPyConnection, known: Ontologies, feature: Feature, spine: pa.Table, value: str
+    con: duckdb.DuckDBPyConnection,
+    known: Ontologies,
+    feature: Feature,
+    spine: pa.Table,
+    value: str,
+    serving: Serving = EXACT,
+    known_as_of: dt.datetime | None = None,
 ) -> Audit:
-    """Judge the column `value` of a spine (`spine.read_spine`) as answers to a feature.
+    """Judge the column `value` of a spine (`spine.read_spine`) as answers to a feature, as they were served.
 
-    The connection must stand at a store_seq (`engine.stand_at`). Raises UsageError for a column that is not there or
-    does not hold what the feature gives.
+    A value that the serving did not have yet has leaked, also when it was the answer at T itself. The connection must
+    stand at a store_seq (`engine.stand_at`). Raises UsageError for a column that is not there or does not hold what the
+    feature gives.
     """
     plan = compile_features((feature,))
     create_members(con, known, plan)
     values = _values(spine, value, feature, plan.schema.field(feature.name).type)
-    questions = spine.select([*KEYS, TIME]).rename_columns([*KEYS, "t"])
-    questions = questions.append_column("question", pa.array(np.arange(spine.num_rows)))
-    answer = _answers(con, known, plan, questions.append_column("k", questions["t"]))
+    questions = _as_served(spine, serving, known_as_of)
+    answer = _answers(con, known, plan, questions)
     fine = _same(values, answer)
     missing = pc.and_(pc.is_null(values), pc.is_valid(answer)).to_numpy(zero_copy_only=False)
-    asked_again = questions.filter(pa.array(~fine & ~missing))
+    asked_again = _asked_again(questions, spine, ~fine & ~missing)
     known_from = _known_from(con, known, plan, asked_again, values)
     leaked = known_from.is_valid().to_numpy(zero_copy_only=False)
     verdict = np.select([fine, leaked, missing], ["fine", "leaked", "missing"], "different")
     columns = {"row": questions["question"], **{name: spine[name] for name in (*KEYS, TIME)}}
-    return Audit(
-        pa.table({**columns, "value": values, "answer": answer, "verdict": pa.array(verdict), "known_from": known_from})
+    columns |= {"value": values, "known_by": questions["k"], "answer": answer}
+    return Audit(pa.table({**columns, "verdict": pa.array(verdict), "known_from": known_from}))
+
+
+def _as_served(spine: pa.Table, serving: Serving, known_as_of: dt.datetime | None) -> pa.Table:
+    """The questions (question, site, patient_id, t, k) whose answers were served at the rows of a spine."""
+    t = serving.answered_at(spine[TIME].cast(pa.int64()).to_numpy())
+    k = t if known_as_of is None else np.minimum(t, epoch_us(known_as_of))
+    instants = {name: pa.array(us).cast(INSTANT) for name, us in (("t", t), ("k", k))}
+    return pa.table({"question": np.arange(spine.num_rows), **{key: spine[key] for key in KEYS}, **instants})
+
+
+def _asked_again(questions: pa.Table, spine: pa.Table, chosen: NDArray[np.bool_]) -> pa.Table:
+    """Some of the questions, and where a serving has moved one back from T, that of T itself after it (`at_t`)."""
+    moved = pc.less(questions["t"], spine[TIME]).to_numpy()
+    at_t = questions.set_column(3, "t", spine[TIME]).set_column(4, "k", spine[TIME]).filter(pa.array(chosen & moved))
+    as_served = questions.filter(pa.array(chosen))
+    return pa.concat_tables(
+        [
+            as_served.append_column("at_t", pa.repeat(False, as_served.num_rows)),
+            at_t.append_column("at_t", pa.repeat(True, at_t.num_rows)),
+        ]
     )
 
 
@@ -126,10 +154,11 @@ def _same(values: pa.Array, answer: pa.Array) -> NDArray[np.bool_]:
 def _known_from(
     con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan, rows: pa.Table, values: pa.Array
 ) -> pa.Array:
-    """For each value the first K after T at which the answer at T was the value; null where it never was.
+    """For each value the first K later than the one served at which the answer was the value; null where it never was.
 
     `rows` are the questions that are asked again: with K at each instant at which anything that was true at T became
-    known, to be of the person too, or was closed. The answer can come and go, so all of them are asked.
+    known, to be of the person too, or was closed; those of T itself also with K at T. The answer can come and go, so
+    all of them are asked.
     """
     con.register("asked_again", rows)
     con.execute(_LATER.format(changes="\n  UNION ALL\n".join(_changes(table) for table in _tables(plan))))
@@ -172,11 +201,15 @@ WITH changes AS (
 {changes}
 ),
 later AS (
-  SELECT DISTINCT a.question AS row, a.site, a.patient_id, a.t, c.k
+  SELECT a.question AS row, a.site, a.patient_id, a.t, c.k
   FROM asked_again a
   JOIN changes c USING (site, patient_id)
-  WHERE c.k > a.t
+  WHERE c.k > a.k
     AND c.effective_at <= a.t
+  UNION
+  SELECT question, site, patient_id, t, k
+  FROM asked_again
+  WHERE at_t
 )
-SELECT row_number() OVER (ORDER BY row, k) - 1 AS question, *
+SELECT row_number() OVER (ORDER BY row, t, k) - 1 AS question, *
 FROM later"""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fhir_features.errors import UsageError
-from fhir_features.times import DAY_US, duration_us, time_zone
+from fhir_features.times import DAY_US, duration_us, epoch_us, time_zone
 
 Instants = NDArray[np.int64]
 
@@ -161,6 +161,15 @@ def read_serving(serving: str | Lag) -> Serving:
         return read_cadence(serving)
     except ValueError as error:
         raise UsageError(f"serving: {error}; or 'exact', or a lag such as 'lag 6h'") from None
+
+
+def asked_at(serving: Serving, t: dt.datetime) -> dt.datetime:
+    """The instant whose answer is served at T, of which Python's calendar must have one."""
+    (moved,) = serving.answered_at(np.array([epoch_us(t)], np.int64)).tolist()
+    try:
+        return _EPOCH + dt.timedelta(microseconds=moved)
+    except OverflowError:
+        raise UsageError(f"serving: '{serving}' goes back to before the year 1: ask at a later instant") from None
 
 
 def _offsets(zone: str, dates: Instants) -> tuple[Instants, Instants]:

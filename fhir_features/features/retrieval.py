@@ -166,6 +166,11 @@ def requests(features: object, find: Callable[[str], LockedView]) -> list[Reques
     return [Request(locked, tuple(chosen)) for locked, chosen in wanted.items()]
 
 
+def served_by(request: Request, serving: str | Lag | None) -> Serving:
+    """Which answers are asked for: by what is said, else by the cadence of the view. Raises UsageError."""
+    return read_cadence(request.view.cadence) if serving is None else read_serving(serving)
+
+
 def retrieve(
     con: duckdb.DuckDBPyConnection,
     spine: pa.Table,
@@ -251,10 +256,9 @@ def _chosen(item: object, find: Callable[[str], LockedView]) -> tuple[LockedView
 
 def _by_serving(wanted: Sequence[Request], serving: str | Lag | None) -> dict[Serving, list[Request]]:
     """The requests that are answered as of the same instants, together."""
-    one = None if serving is None else read_serving(serving)
     found: dict[Serving, list[Request]] = {}
     for request in wanted:
-        found.setdefault(one or read_cadence(request.view.cadence), []).append(request)
+        found.setdefault(served_by(request, serving), []).append(request)
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from test_feature_commands import run
 
+from fhir_features import FeatureView, medication, observation, patient
 from fhir_features.errors import DefinitionError
 from fhir_features.features import load_views
 from fhir_features.features.assurance import Assurance, assure
@@ -68,6 +69,50 @@ def test_every_column_is_on_the_page_of_the_documentation(kind: str) -> None:
 
 def test_answers_as_expected_are_counted(tmp_path: Path) -> None:
     assert outcome(tmp_path, PAGE) == Assurance(patients=1, answers=8, failures=())
+
+
+FILTERS = """## What belongs to a stay
+
+| born |
+| --- |
+| 1960-05-04 |
+
+| encounter | start | id |
+| --- | --- | --- |
+| IMP | 2024-03-05 08:00 | stay |
+
+| observation | drawn | value | unit | method | encounter | absent |
+| --- | --- | --- | --- | --- | --- | --- |
+| loinc:4548-4 | 2024-03-05 09:00 | 7.5 | % | snomed:8517006 | | |
+| loinc:4548-4 | 2024-03-05 10:00 | 6.5 | % | | stay | |
+| loinc:4548-4 | 2024-03-05 11:00 | | % | | stay | unknown |
+
+| medication | ordered | ends | category | intent | reported | forbidden | encounter |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+| rxnorm:6809 | 2024-03-05 09:00 | 2024-03-05 12:00 | inpatient | order | | | stay |
+| rxnorm:6809 | 2024-03-05 09:00 | | community | plan | yes | | |
+| rxnorm:6809 | 2024-03-05 09:00 | | community | order | | yes | |
+
+| asked at | stay:by_method | stay:drawn_in_it | stay:ordered_in_it | stay:in_the_community | stay:on_metformin |
+| --- | --- | --- | --- | --- | --- |
+| 2024-03-05 11:30 | 7.5 | 6.5 | 1 | 1 | true |
+| 2024-03-05 12:00 | 7.5 | 6.5 | 1 | 1 | false |
+"""
+
+
+def test_a_page_can_state_what_filters_ask_for(tmp_path: Path) -> None:
+    hba1c, metformin = observation("loinc:4548-4", unit="%"), medication("rxnorm:6809")
+    features = [
+        hba1c.where(method="snomed:8517006").last().named("by_method"),
+        hba1c.where(encounter_class="inpatient").last().named("drawn_in_it"),
+        metformin.where(encounter_class="inpatient").count().named("ordered_in_it"),
+        metformin.where(category="community").count().named("in_the_community"),
+        metformin.where(category="inpatient").active(assume="30d").named("on_metformin"),
+    ]
+    (tmp_path / "feature_tests.md").write_text(FILTERS)
+    views = {"stay": FeatureView(name="stay", entity=patient, features=features)}
+    found = assure(ontologies(), views, read_patients(tmp_path / "feature_tests.md"))
+    assert (found.answers, found.failures) == (10, ())
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,39 @@ def test_each_value_is_judged_by_what_was_known_then(lake_of: Make) -> None:
     assert audit.counts == {"fine": 4, "leaked": 3, "missing": 1, "different": 5}
 
 
+# As a model has it that is fed at 06:00 each day, of which the lateness counts.
+NIGHTLY = [
+    ("p1", "2024-01-01 16:00", 7.0, "leaked", dt.timedelta(hours=10)),
+    ("p1", "2024-01-01 16:00", 8.0, "leaked", dt.timedelta(days=3, hours=18)),
+    ("p1", "2024-01-01 16:00", None, "fine", None),
+    ("p1", "2024-01-02 07:00", 7.0, "fine", None),
+    ("p1", "2024-01-05 03:00", 8.0, "leaked", dt.timedelta(hours=18)),
+    ("p1", "2024-01-01 16:00", 0.07, "different", None),
+]
+
+
+def test_a_value_that_a_serving_did_not_have_yet_has_leaked(project: Any) -> None:
+    project.write(some_rows())
+    how = {"value": "theirs", "serving": "daily@06:00 UTC"}
+    audit = project.store.audit_leakage(table(NIGHTLY), "diabetes:hba1c_last_1y", **how)
+    assert audit.rows["verdict"].to_pylist() == [row[3] for row in NIGHTLY]
+    assert audit.late_by() == [row[4] for row in NIGHTLY if row[4]]
+    csv.write_csv(table(NIGHTLY), project.folder / "theirs.csv")
+    asked = ["--config", str(project.folder), "audit-leakage", str(project.folder / "theirs.csv")]
+    asked += ["diabetes:hba1c_last_1y", "--value", "theirs", "--json", "--serving", "daily@06:00 UTC"]
+    assert json.loads(CliRunner().invoke(cli, asked).stdout)["counts"] == audit.counts
+
+
+def test_what_was_known_after_a_cut_off_has_leaked(lake_of: Make) -> None:
+    rows = [("p1", "2024-01-06", 7.0, "fine"), ("p1", "2024-01-06", 8.0, "leaked")]
+    cutoff = at("2024-01-04")
+    how = {"value": "theirs", "known_as_of": cutoff}
+    audit = lake_of(some_rows()).audit_leakage(table(rows), "diabetes:hba1c_last_1y", **how)
+    assert audit.rows["verdict"].to_pylist() == [row[3] for row in rows]
+    assert audit.rows["known_by"].to_pylist() == [cutoff, cutoff]
+    assert audit.late_by() == [dt.timedelta(days=1)]
+
+
 @pytest.mark.parametrize("values", [[1, 0, 1], [1.0, 0.0, 1.0], [True, False, True]])
 def test_what_is_true_or_false_may_come_as_numbers(lake_of: Make, values: list[Any]) -> None:
     rows = some_rows()

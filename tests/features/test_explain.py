@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 
 import pytest
-from lake_rows import LakeRows, at
+from click.testing import CliRunner
+from lake_rows import LakeRows, at, memory_lake, refill
 from test_feature_commands import run
 
+from fhir_features import condition, observation
+from fhir_features.cli import cli
 from fhir_features.errors import UsageError
+from fhir_features.features.engine import stand_at
+from fhir_features.features.explain import explain
+from fhir_features.features.terms import ontologies
 
 
 def rows_of_all_fates() -> LakeRows:
@@ -68,10 +75,104 @@ def test_what_was_known_before_is_explained_as_it_was(project: Any) -> None:
     assert (explained.answer, counting) == (5.0, {"corrected", "withdrawn"})
 
 
-def test_the_patients_own_record_needs_no_rows(project: Any) -> None:
-    project.write(rows_of_all_fates())
+def test_what_the_patients_own_record_says_is_judged_too(project: Any) -> None:
+    rows = LakeRows()
+    first = rows.patient(birth_date=dt.date(1970, 5, 17), known_at=at("2024-01-01"))
+    rows.close(first, at("2024-03-01"))
+    rows.patient(birth_date=dt.date(1960, 5, 17), version="2", known_at=at("2024-03-01"))
+    rows.patient(birth_date=dt.date(1950, 5, 17), version="3", known_at=at("2024-03-20"))
+    project.write(rows)
     explained = project.store.explain("diabetes:age", "p1", at("2024-03-10"))
-    assert (explained.answer, explained.rows.num_rows) == (53, 0)
+    assert explained.answer == 63
+    assert [(row["version"], row["text"], row["verdict"], row["decides"]) for row in explained.rows.to_pylist()] == [
+        ("1", "1970-05-17", "it was closed: superseded", False),
+        ("2", "1960-05-17", "counts", True),
+        ("3", "1950-05-17", "it was not yet known", False),
+    ]
+
+
+HBA1C, ANY_UNIT = observation("loinc:4548-4", unit="%"), observation("loinc:4548-4")
+DECIDING = {
+    "newest": (HBA1C.last(), "4"),
+    "oldest": (HBA1C.first(), "1"),
+    "smallest": (HBA1C.min(), "2"),
+    "largest": (HBA1C.max(within="30d"), "3"),
+    "all": (HBA1C.mean(), "1234"),
+    "ends": (HBA1C.delta(), "14"),
+    "newest two": (HBA1C.change(), "34"),
+    "abnormal": (ANY_UNIT.count_abnormal(), "13"),
+    "with a range": (ANY_UNIT.share_outside_range(), "2"),
+    "newest coded": (ANY_UNIT.last_code(), "3"),
+    "most frequent": (ANY_UNIT.mode_code(), "12"),
+    "first recorded": (condition("icd10cm:E11.9").time_since_recorded(), "2"),
+}
+
+
+def test_the_rows_that_an_answer_rests_on_are_told() -> None:
+    rows = LakeRows()
+    rows.patient()
+    for day, value, more in (
+        (1, 7.0, {"interpretations": ["H"], "value_code_id": rows.code("snomed:8517006")}),
+        (2, 6.0, {"reference_low": 4.0, "value_code_id": rows.code("snomed:8517006")}),
+        (3, 9.0, {"interpretations": ["HH"], "value_code_id": rows.code("snomed:266919005")}),
+        (4, 8.0, {}),
+    ):
+        rows.observation("loinc:4548-4", value, "%", resource_id=str(day), effective_at=at(f"2024-03-0{day}"), **more)
+    for day, recorded in ((1, "2024-03-08"), (2, "2024-03-07")):
+        when = {"effective_at": at(f"2024-03-0{day}"), "recorded_at": at(recorded)}
+        rows.condition("icd10cm:E11.9", resource_id=str(day), **when)
+    con = memory_lake()
+    refill(con, rows)
+    stand_at(con, ontologies(), 1)
+    question = {"site": "north", "patient_id": "p1", "t": at("2024-03-10"), "k": at("2024-03-10")}
+    for name, (value, deciding) in DECIDING.items():
+        explained = explain(con, ontologies(), value.named("f"), **question).rows.to_pylist()
+        assert {row["verdict"] for row in explained} == {"counts"}
+        assert "".join(row["resource_id"] for row in explained if row["decides"]) == deciding, name
+
+
+def in_process(project: Any, *words: str) -> str:
+    return CliRunner().invoke(cli, ["--config", str(project.folder), *words], catch_exceptions=False).stdout
+
+
+NIGHTLY = """
+from fhir_features import FeatureView, observation, patient
+
+hba1c = observation("loinc:4548-4", unit="%")
+diabetes = FeatureView(name="diabetes", entity=patient, cadence="daily@02:00 UTC", features=[
+    (hba1c.last() / hba1c.first(within="365d")).named("ratio"),
+])
+"""
+
+
+def test_what_was_served_is_explained_unless_something_else_is_asked_for(project: Any) -> None:
+    rows = LakeRows()
+    rows.patient()
+    rows.observation("loinc:4548-4", 8.0, "%", resource_id="first", effective_at=at("2024-03-01"))
+    rows.observation("loinc:4548-4", 6.0, "%", resource_id="of today", effective_at=at("2024-03-02 08:00"))
+    project.define(NIGHTLY)
+    project.write(rows)
+
+    def answer(**how: Any) -> tuple[Any, dt.datetime, dt.datetime]:
+        explained = project.store.explain("diabetes:ratio", "p1", at("2024-03-02 12:00"), **how)
+        return explained.answer, explained.t, explained.k
+
+    night, noon = at("2024-03-02 02:00"), at("2024-03-02 12:00")
+    assert answer() == (1.0, night, night)
+    assert answer(serving="exact") == (0.75, noon, noon)
+    assert answer(serving="lag 3h") == (0.75, at("2024-03-02 09:00"), at("2024-03-02 09:00"))
+    assert answer(serving="exact", known_as_of=at("2024-03-01 12:00")) == (1.0, noon, at("2024-03-01 12:00"))
+    with pytest.raises(UsageError, match="goes back to before the year 1"):
+        answer(serving="lag 999999d")
+    asked = ("explain", "diabetes:ratio", "--patient", "p1", "--at", "2024-03-02T12:00:00Z")
+    said = in_process(project, *asked)
+    assert said.startswith("diabetes:ratio = 1.0\n  as it was served then: the answer of 2024-03-02 02:00:00+00:00\n")
+    assert "  last of loinc:4548-4\n  * Observation/first version 1  8  true" in said
+    assert "  first of loinc:4548-4 within 365d\n" in said
+    assert "  2 counts, 2 it lies after the window\n" in said or "  2 counts, 2 it was not yet known\n" in said
+    told = json.loads(in_process(project, *asked, "--serving", "exact", "--json"))
+    assert (told["answer"], told["t"], told["verdicts"]) == (0.75, "2024-03-02T12:00:00+00:00", {"counts": 4})
+    assert told["rows"][0]["effective_at"] == "2024-03-01T00:00:00+00:00"
 
 
 IN_HOSPITAL = """
