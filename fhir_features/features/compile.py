@@ -165,12 +165,17 @@ JOIN asked_people a
   AND a.site = e.site
   AND a.patient_id = e.patient_id{joins}
 WHERE a.asked_bucket BETWEEN $first_asked AND $last_asked
-  AND e.known_at <= $last_k{where}"""
+  AND e.known_at <= a.last_k{where}"""
 
 
 def _within(chosen: tuple[Selection, ...]) -> Iterator[str]:
-    """Bounds on effective_at that hold for every question: what no window reaches is not read."""
+    """Bounds on effective_at: what no window of anybody's reaches lets files be skipped, what none of the person's does
+    is not read."""
     yield "e.effective_at <= $last_t"
+    yield "e.effective_at <= a.last_t"
     starts = [selection.reach.start_us for selection in chosen]
-    if starts and None not in starts:
-        yield f"e.effective_at > $first_t - to_microseconds({max(us for us in starts if us is not None)})"
+    if any(start is not None for start in starts):
+        yield "coalesce(e.effective_at > a.first_t - to_microseconds(m.start_us), true)"
+        if None not in starts:
+            reach = max(us for us in starts if us is not None)
+            yield f"e.effective_at > $first_t - to_microseconds({reach})"

@@ -83,15 +83,22 @@ def answers(
 
 
 def _create_asked_people(con: duckdb.DuckDBPyConnection) -> None:
-    """Whose rows each person who is asked about has: a dense number a person, and the records that are theirs."""
+    """Whose rows each person who is asked about has: a dense number a person, the records that are theirs, and between
+    which instants they are asked about."""
     create_people(con)
     con.execute("""
 CREATE OR REPLACE TEMP TABLE persons AS
-SELECT site, patient_id, bucket, CAST(row_number() OVER (ORDER BY bucket, site, patient_id) - 1 AS INTEGER) AS person
-FROM (SELECT DISTINCT site, patient_id, bucket FROM asked)""")
+SELECT
+  site, patient_id, bucket,
+  CAST(row_number() OVER (ORDER BY bucket, site, patient_id) - 1 AS INTEGER) AS person,
+  min(t) AS first_t, max(t) AS last_t, max(k) AS last_k
+FROM asked
+GROUP BY site, patient_id, bucket""")
     con.execute("""
 CREATE OR REPLACE TEMP TABLE asked_people AS
-SELECT persons.person, persons.bucket AS asked_bucket, p.site, p.bucket, p.patient_id, p.since, p.until
+SELECT
+  persons.person, persons.bucket AS asked_bucket, first_t, last_t, last_k,
+  p.site, p.bucket, p.patient_id, p.since, p.until
 FROM persons
 JOIN people p
   ON p.asked_site = persons.site

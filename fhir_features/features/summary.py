@@ -1,7 +1,8 @@
 """What to know about a training set before trusting it: how its rows came to be known, what was left out, what is open.
 
 The engine counts the event rows that it reads into a `Summary`; a row that two features' code sets select counts for
-both. The counts are of rows that were known, and true, by the last question of their patient.
+both. The counts are of rows that were known, and true, by the last question of their patient, and not before what his
+first question reaches back to.
 """
 
 from __future__ import annotations
