@@ -1,10 +1,12 @@
-"""How fast is the as-of engine, against what else could answer? One command a question, each with its peer.
+"""How fast is the as-of engine, against what else could answer? One command for all questions, each with its peer.
 
+    python benchmarks/engine.py           # all of the following, and a table of medians and ratios in the end
     python benchmarks/engine.py lab       # 20 M results, 50,000 patients, 200,000 questions, 150 features; DuckDB alone
     python benchmarks/engine.py dense     # the same results on 2,000 patients; DuckDB alone
-    python benchmarks/engine.py wide      # 1 M questions, 10 features, 50 M versions
-    python benchmarks/engine.py curves    # against questions, length of the window, history outside of it
+    python benchmarks/engine.py wide      # 1 M questions, 10 features, 50 M versions; DuckDB alone
     python benchmarks/engine.py latest    # one latest value: Feast's own DuckDB store over the same results
+    python benchmarks/engine.py long      # 10 M questions of one feature
+    python benchmarks/engine.py curves    # against questions, length of the window, history outside of it; DuckDB alone
     python benchmarks/engine.py bytes     # threads, hash seeds, rows in another order: the same bytes?
 
 A lake is made once (`--keep FOLDER` keeps it): results of 10 codes with two clocks, a fifth of them known up to ten
@@ -81,6 +83,17 @@ LAB = Case(20_000_000, 50_000, 200_000)
 DENSE = replace(LAB, patients=2_000)
 WIDE = Case(49_000_000, 120_000, 1_000_000, operators=("last",), windows=("365d",))
 LATEST = Case(5_000_000, 50_000, 200_000, operators=("last",), windows=(None,), codes=1, two_clocks=False)
+LONG = replace(LATEST, questions=10_000_000, windows=("365d",))
+
+OURS, DUCKDB, FEAST = "fhir_features", "DuckDB alone", "Feast's DuckDB store"
+# What is measured, the peer, and how often at most: what takes minutes is measured once.
+COMPARED: dict[str, tuple[Case, str | None, int]] = {
+    "lab": (LAB, DUCKDB, 3),
+    "dense": (DENSE, DUCKDB, 3),
+    "wide": (WIDE, DUCKDB, 1),
+    "latest": (LATEST, FEAST, 3),
+    "long": (LONG, None, 1),
+}
 
 
 def make_lake(folder: Path, case: Case) -> None:
@@ -187,11 +200,12 @@ def ours(folder: Path, case: Case) -> Callable[[], Any]:
 
 
 def plain_duckdb(folder: Path, case: Case) -> Callable[[], Any]:
-    """The answers of one statement over the same tables, as somebody would write it by hand: join, filter, group."""
+    """The answers of one statement over the same tables, as somebody would write it by hand: join, filter, group by
+    question and code, and turn the codes into columns."""
     from fhir_features.lake import reading
 
     spine = questions(case)
-    seconds = {"24h": DAY_S, "30d": 30 * DAY_S, "365d": 365 * DAY_S}
+    seconds = {"24h": DAY_S, **{f"{days}d": days * DAY_S for days in (30, 365, 1825)}}
     aggregates = {
         "last": "arg_max(value_number, (effective_at, known_at, resource_id)) FILTER (WHERE {}) AS {}",
         "mean": "CAST(sum(CAST(value_number AS DECIMAL(38, 9))) FILTER (WHERE {0}) AS DOUBLE)"
@@ -200,9 +214,14 @@ def plain_duckdb(folder: Path, case: Case) -> Callable[[], Any]:
         "max": "max(value_number) FILTER (WHERE {}) AS {}",
         "count": "count(*) FILTER (WHERE {}) AS {}",
     }
-    inside = "code_id = {} AND effective_at > t - to_seconds({})"
+    longest = max(seconds[window or ""] for window in case.windows)
+    by_window = [
+        aggregates[operator].format(f"effective_at > t - to_seconds({seconds[window or '']})", f"{operator}_{window}")
+        for operator in case.operators
+        for window in case.windows
+    ]
     columns = [
-        aggregates[operator].format(inside.format(code, seconds[window or ""]), name)
+        f"any_value({operator}_{window}) FILTER (WHERE code_id = {code}) AS {name}"
         for name, code, operator, window in names(case)
     ]
 
@@ -215,13 +234,18 @@ WITH closed AS (
 ),
 asked AS (
   SELECT row_number() OVER () AS question, patient_id, event_timestamp AS t FROM spine
+),
+by_code AS (
+  SELECT question, code_id, {", ".join(by_window)}
+  FROM asked
+  JOIN lake.observations USING (patient_id)
+  LEFT JOIN closed USING (resource_id, version)
+  WHERE effective_at <= t AND effective_at > t - to_seconds({longest})
+    AND known_at <= t AND (known_to > t OR known_to IS NULL)
+  GROUP BY question, code_id
 )
 SELECT question, {", ".join(columns)}
-FROM asked
-JOIN lake.observations USING (patient_id)
-LEFT JOIN closed USING (resource_id, version)
-WHERE effective_at <= t AND effective_at > t - to_seconds({max(seconds.values())})
-  AND known_at <= t AND (known_to > t OR known_to IS NULL)
+FROM by_code
 GROUP BY question
 ORDER BY question""").to_arrow_table()
 
@@ -265,9 +289,9 @@ COPY (
 
 
 WAYS: dict[str, Callable[[Path, Case], Callable[[], Any]]] = {
-    "fhir_features": ours,
-    "DuckDB alone": plain_duckdb,
-    "Feast's DuckDB store": feast_latest,
+    OURS: ours,
+    DUCKDB: plain_duckdb,
+    FEAST: feast_latest,
 }
 
 
@@ -283,7 +307,7 @@ def measure(way: str, folder: Path, case: Case, answer: Path) -> dict[str, Any]:
     measured = {"cpu_s": time.process_time() - cpu, "wall_s": time.perf_counter() - wall}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     pq.write_table(table, answer)
-    digest = table_hash(table).sha256[:16] if way == "fhir_features" else ""
+    digest = table_hash(table).sha256[:16] if way == OURS else ""
     return {name: round(value, 2) for name, value in measured.items()} | {"peak_mb": peak, "hash": digest}
 
 
@@ -300,16 +324,26 @@ def in_a_process(way: str, root: Path, case: Case, *, seed: int = 0) -> dict[str
     return dict(json.loads(printed.splitlines()[-1]))
 
 
-def compare(root: Path, case: Case, peer: str, runs: int) -> None:
-    """Ours and a peer in turn; the medians, their ratio, and whether the answers are the same."""
-    found: dict[str, list[dict[str, Any]]] = {"fhir_features": [], peer: []}
+def compare(root: Path, case: Case, peer: str | None, runs: int) -> str:
+    """Ours and a peer in turn; said are the medians, their ratio, and whether the answers are the same."""
+    found: dict[str, list[dict[str, Any]]] = {OURS: [], **({peer: []} if peer else {})}
     for _ in range(runs):
         for way, results in found.items():
             results.append(in_a_process(way, root, case))
             print(f"{way}: {results[-1]}", flush=True)
-    medians = {way: statistics.median(run["cpu_s"] for run in results) for way, results in found.items()}
-    print(f"median CPU s {medians}; {peer} takes {medians[peer] / medians['fhir_features']:.1f} times ours")
-    print(f"answers that differ: {differing(root / case.lake, peer)}")
+    said = [_medians(way, results) for way, results in found.items()]
+    if peer:
+        mine, theirs = (statistics.median(run["cpu_s"] for run in found[way]) for way in (OURS, peer))
+        said += [f"{theirs / mine:.1f} times ours", f"answers that differ: {differing(root / case.lake, peer)}"]
+    print("; ".join(said), flush=True)
+    return "; ".join(said)
+
+
+def _medians(way: str, results: list[dict[str, Any]]) -> str:
+    cpu_s, wall_s, peak_mb = (
+        statistics.median(run[name] for run in results) for name in ("cpu_s", "wall_s", "peak_mb")
+    )
+    return f"{way}: {cpu_s:.1f} CPU s, {wall_s:.1f} s, {peak_mb:.0f} MB"
 
 
 def differing(folder: Path, peer: str) -> str:
@@ -317,12 +351,12 @@ def differing(folder: Path, peer: str) -> str:
     import duckdb
 
     con = duckdb.connect()
-    mine = con.execute(f"SELECT * FROM '{_answer(folder, 'fhir_features')}'").to_arrow_table()
-    if peer == "Feast's DuckDB store":
+    mine = con.execute(f"SELECT * FROM '{answer_file(folder, OURS)}' LIMIT 0").to_arrow_table()
+    if peer == FEAST:
         sql = f"""
 SELECT count(*), count_if(a.last_0_ever IS DISTINCT FROM b.value)
-FROM '{_answer(folder, "fhir_features")}' a
-JOIN '{_answer(folder, peer)}' b USING (patient_id, event_timestamp)"""
+FROM '{answer_file(folder, OURS)}' a
+JOIN '{answer_file(folder, peer)}' b USING (patient_id, event_timestamp)"""
         rows, unequal = con.execute(sql).fetchone() or (0, 0)
         return f"{unequal} of {rows}"
     features = [name for name in mine.column_names if name not in ("site", "patient_id", "event_timestamp")]
@@ -333,67 +367,82 @@ JOIN '{_answer(folder, peer)}' b USING (patient_id, event_timestamp)"""
     )
     sql = f"""
 SELECT {unequal}
-FROM (SELECT row_number() OVER () AS question, * FROM '{_answer(folder, "fhir_features")}') a
-LEFT JOIN '{_answer(folder, peer)}' b USING (question)"""
-    return f"{(con.execute(sql).fetchone() or (None,))[0]} of {mine.num_rows * len(features):,}"
+FROM (SELECT row_number() OVER () AS question, * FROM '{answer_file(folder, OURS)}') a
+LEFT JOIN '{answer_file(folder, peer)}' b USING (question)"""
+    sql = sql.replace("SELECT ", f"SELECT count(*) * {len(features)}, ", 1)
+    total, different = con.execute(sql).fetchone() or (0, 0)
+    return f"{different} of {total:,}"
 
 
-def _answer(folder: Path, way: str) -> Path:
+def answer_file(folder: Path, way: str) -> Path:
     return folder / f"answer-{list(WAYS).index(way)}.parquet"
 
 
-def curves(root: Path, scale: float) -> None:
-    """Cost against questions, against the window, and against history that no window reaches."""
+def curves(root: Path, scale: float) -> list[str]:
+    """Cost against questions, against the window, and against history that no window reaches, each with its peer's."""
     base = LAB.scaled(0.25 * scale)
-    for factor in (1, 2, 4, 8):
-        case = replace(base, questions=base.questions * factor)
-        print(f"{case.questions} questions: {in_a_process('fhir_features', root, case)}", flush=True)
-    for window in ("24h", "30d", "365d", None):
-        case = replace(base, windows=(window,))
-        print(f"window {window}: {in_a_process('fhir_features', root, case)}", flush=True)
-    for days in (365, 1095, 1700):
-        case = replace(base, windows=("30d",), since_days=days)
-        print(f"questions from day {days} on, window 30d: {in_a_process('fhir_features', root, case)}", flush=True)
+    points = {
+        f"{factor * base.questions:,} questions": replace(base, questions=factor * base.questions)
+        for factor in (1, 2, 4, 8)
+    }
+    points |= {f"window {window}": replace(base, windows=(window,)) for window in ("24h", "30d", "365d", "1825d")}
+    points |= {
+        f"window 30d, {days:,} days of history before it": replace(base, windows=("30d",), since_days=days)
+        for days in (365, 1095, 1700)
+    }
+    said = []
+    for point, case in points.items():
+        mine, theirs = (in_a_process(way, root, case)["cpu_s"] for way in (OURS, DUCKDB))
+        said.append(f"{point}: {mine:.1f} CPU s; {DUCKDB} {theirs:.1f}, {theirs / mine:.1f} times ours")
+        print(said[-1], flush=True)
+    return said
 
 
-def same_bytes(root: Path, scale: float) -> None:
+def same_bytes(root: Path, scale: float) -> str:
     """The hash of the answers, with other threads, hash seeds and orders of rows."""
     base = replace(LAB.scaled(0.02 * scale), operators=("last", "mean", "std", "slope", "median"))
     hashes = set()
     for threads, seed, shuffled in ((2, 0, False), (1, 0, False), (2, 1, False), (1, 2, True), (2, 3, True)):
-        found = in_a_process("fhir_features", root, replace(base, threads=threads, shuffled=shuffled), seed=seed)
+        found = in_a_process(OURS, root, replace(base, threads=threads, shuffled=shuffled), seed=seed)
         hashes.add(found["hash"])
         print(f"threads {threads}, hash seed {seed}, shuffled {shuffled}: {found['hash']}", flush=True)
-    print("the same bytes" if len(hashes) == 1 else "DIFFERENT BYTES")
+    return "the same bytes" if len(hashes) == 1 else "DIFFERENT BYTES"
+
+
+def answered(what: str, root: Path, scale: float, runs: int) -> list[str]:
+    """The lines in which one of the questions is answered."""
+    print(f"\n{what}", flush=True)
+    if what == "curves":
+        return curves(root, scale)
+    if what == "bytes":
+        return [same_bytes(root, scale)]
+    case, peer, most = COMPARED[what]
+    return [compare(root, case.scaled(scale), peer, min(runs, most))]
 
 
 def main() -> None:
     """Read the question, make what is missing, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("lab", "dense", "wide", "curves", "latest", "bytes", "measure"))
-    parser.add_argument("--runs", type=int, default=3)
+    questions = (*COMPARED, "curves", "bytes")
+    parser.add_argument("what", nargs="?", default="all", choices=(*questions, "all", "measure"))
+    parser.add_argument("--runs", type=int, default=3, help="How often each is measured; what takes minutes, once.")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--keep", type=Path, help="Keep the lakes here, and use them again.")
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--case", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
+    said: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         root = chosen.keep or Path(folder)
         if chosen.what == "measure":
             given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(chosen.case).items()}
             case = Case(**given)
             place = root / case.lake
-            print(json.dumps(measure(chosen.way, place, case, _answer(place, chosen.way))))
-        elif chosen.what in ("lab", "dense"):
-            compare(root, {"lab": LAB, "dense": DENSE}[chosen.what].scaled(chosen.scale), "DuckDB alone", chosen.runs)
-        elif chosen.what == "latest":
-            compare(root, LATEST.scaled(chosen.scale), "Feast's DuckDB store", chosen.runs)
-        elif chosen.what == "wide":
-            print(in_a_process("fhir_features", root, WIDE.scaled(chosen.scale)))
-        elif chosen.what == "curves":
-            curves(root, chosen.scale)
-        else:
-            same_bytes(root, chosen.scale)
+            print(json.dumps(measure(chosen.way, place, case, answer_file(place, chosen.way))))
+            return
+        for what in questions if chosen.what == "all" else [chosen.what]:
+            said += [f"{what}: {line}" for line in answered(what, root, chosen.scale, chosen.runs)]
+    print("\n" + "\n".join(said))
 
 
 if __name__ == "__main__":
