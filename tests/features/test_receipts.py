@@ -137,12 +137,14 @@ def later_pulls(config: Config) -> None:
 
 
 def compact(config: Config) -> None:
+    """Merge the files of the lake, forget the snapshots before, and remove the files that these alone read."""
     lake = config.warehouse.path / "lake"
+    files = len(list(lake.rglob("*.parquet")))
     with writing(lake, buckets=config.warehouse.buckets) as con:
-        sql = "SELECT count(*) FROM ducklake_list_files('lake', 'observations')"
-        before = con.execute(sql).fetchone()
         con.execute("CALL ducklake_merge_adjacent_files('lake')")
-        assert con.execute(sql).fetchone() < before
+        con.execute("CALL ducklake_expire_snapshots('lake', older_than => now() + INTERVAL 1 DAY)")
+        con.execute("CALL ducklake_cleanup_old_files('lake', cleanup_all => true)")
+    assert len(list(lake.rglob("*.parquet"))) < files
 
 
 def test_a_training_set_is_made_again_after_pulls_a_compaction_and_an_ontology_upgrade(
