@@ -54,9 +54,13 @@ def as_of(
 
     `asked` has `row` (0, 1, 2…), the keys as `k0`, `k1`…, and `t` in UTC. A null in a key or in `t` has no answer.
     """
-    con.register("asked", asked)
+    con.register("given", asked)
+    con.execute("CREATE OR REPLACE TEMP TABLE asked AS SELECT * FROM given")
+    con.unregister("given")
+    con.execute(f"CREATE OR REPLACE TEMP TABLE people AS\n{_people(log)}")
+    # Below this number of questions DuckDB compares each with every row; it takes a join for as small as it likes.
+    con.execute("SET asof_loop_join_threshold = 0")
     con.execute(f"CREATE OR REPLACE TEMP TABLE matched AS\n{_matched(log, rule)}")
-    con.unregister("asked")
     fetched = _fetch(con, log, rule, columns)
     place = np.zeros(asked.num_rows, np.int64)
     is_answered = np.zeros(asked.num_rows, bool)
@@ -119,41 +123,56 @@ def keys_within(con: duckdb.DuckDBPyConnection, log: Log, since: dt.datetime, un
     ).to_arrow_table()
 
 
+def _people(log: Log) -> str:
+    """A number for each combination of keys that is asked about: numbers are sorted and compared faster than texts."""
+    if not log.keys:
+        return "SELECT 1 AS person"
+    keys = ", ".join(f"k{number}" for number in range(len(log.keys)))
+    return f"SELECT row_number() OVER () AS person, {keys}\nFROM (SELECT DISTINCT {keys} FROM asked)"
+
+
 def _matched(log: Log, rule: Rule) -> str:
     """For each question that has an answer the instant of the row that holds."""
-    same_keys = "".join(f"asked.k{number} = known.k{number} AND " for number in range(len(log.keys)))
     keys = "".join(f"asked.k{number}, " for number in range(len(log.keys)))
-    expiry = f"\nWHERE known.instant >= asked.t - {_interval(rule.ttl)}" if rule.ttl else ""
+    same_keys = [f"asked.k{number} = people.k{number}" for number in range(len(log.keys))]
     known = _available(log) if rule.by_created and log.created else _known(log)
+    expiry = f"\nWHERE known.instant >= asked.t - {_interval(rule.ttl)}" if rule.ttl else ""
     return f"""
 WITH known AS ({known}
 )
 SELECT asked.row, {keys}asked.t, known.instant
 FROM asked
-ASOF JOIN known ON {same_keys}asked.t >= known.since{expiry}"""
+JOIN people ON {" AND ".join(same_keys) or "true"}
+ASOF JOIN known ON people.person = known.person AND asked.t >= known.since{expiry}"""
 
 
 def _known(log: Log) -> str:
-    """The rows' keys and instants; a row counts from its instant on."""
+    """Whose rows there are, and their instants; a row counts from its instant on."""
     return f"""
-  SELECT {log.key_columns}{_utc(log.at)} AS instant, {_utc(log.at)} AS since
-  FROM {log.rows} AS log"""
+  SELECT person, {_utc(log.at)} AS instant, {_utc(log.at)} AS since
+  FROM {log.rows} AS log
+  JOIN people ON {_is_of_person(log)}"""
 
 
 def _available(log: Log) -> str:
     """From when on which instant is the latest of those whose rows had been created by then."""
     assert log.created is not None
-    keys = ", ".join(f"k{number}" for number in range(len(log.keys)))
-    partition = f"PARTITION BY {keys} " if keys else ""
     return f"""
-  SELECT * REPLACE (max(instant) OVER ({partition}ORDER BY since) AS instant)
+  SELECT person, max(instant) OVER (PARTITION BY person ORDER BY since) AS instant, since
   FROM (
     SELECT
-      {log.key_columns}{_utc(log.at)} AS instant,
+      person,
+      {_utc(log.at)} AS instant,
       greatest({_utc(log.at)}, {_utc(log.created)}) AS since
     FROM {log.rows} AS log
+    JOIN people ON {_is_of_person(log)}
     WHERE log.{identifier(log.created)} IS NOT NULL
   )"""
+
+
+def _is_of_person(log: Log) -> str:
+    same = [f"log.{identifier(key)} = people.k{number}" for number, key in enumerate(log.keys)]
+    return " AND ".join(same) or "true"
 
 
 def _fetch(con: duckdb.DuckDBPyConnection, log: Log, rule: Rule, columns: Sequence[str]) -> pa.Table:

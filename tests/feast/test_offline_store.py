@@ -177,7 +177,7 @@ def test_plain_feast_loads_from_the_beginning_and_never_beyond_the_watermark(cop
     # A start after what was loaded leaves no gap, and what was loaded is not read again.
     later = watermark(copied)
     source = serving.get_feature_view("kidney").batch_source
-    pulled = FhirOfflineStore.pull_latest_from_table_or_query(
+    pulled = FhirOfflineStore.pull_all_from_table_or_query(
         serving.config, source, ["site", "patient_id"], [], "answered_at", "published_at", later, later
     )
     assert pulled.to_df()["answered_at"].min() == until
