@@ -119,7 +119,7 @@ def measure(kind: str, case: Case, source: Path, answer: Path) -> dict[str, floa
         store = feast.FeatureStore(repo_path=repository)
         store.apply([*keys, view])
         frame = frame_of(case)
-        asked = {"filter_by_created_timestamp": True} if case.by_created else {}
+        asked: dict[str, Any] = {"filter_by_created_timestamp": True} if case.by_created else {}
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         cpu, wall = time.process_time(), time.perf_counter()
         features = [f"numbers:{name}" for name in FEATURES]
