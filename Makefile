@@ -6,7 +6,7 @@ READY := .venv/.ready
 SERVER_READY := .venv-fhir/.ready
 WRITERS := $(filter-out tests/spec/test_%.py tests/spec/conftest.py,$(wildcard tests/spec/*.py)) $(wildcard tests/docs/*_page.py)
 
-.PHONY: demo test fuzz audit lint format docs notebooks site clean
+.PHONY: demo test soak fuzz audit lint format docs notebooks site clean
 
 demo: $(READY) $(SERVER_READY)
 	$(BIN)/python examples/demo.py .venv-fhir/bin/sekmet
@@ -23,6 +23,10 @@ audit: $(READY)
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.venv-audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+
+# The long versions of the tests of crashes, damage, order and concurrency; FAULT_SECONDS=600 ends the first earlier.
+soak: $(READY)
+	FAULTS=2000 FLIPS=1000 SEEDS=10 COMMITS=50 $(BIN)/python -m pytest -s tests/faults tests/upkeep tests/lake
 
 lint: $(READY)
 	$(BIN)/ruff check .

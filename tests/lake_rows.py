@@ -201,7 +201,7 @@ def memory_lake(*, buckets: int = 4) -> duckdb.DuckDBPyConnection:
     for table in TABLES:
         columns = ", ".join(f"{identifier(name)} {kind}" for name, kind in table.columns)
         con.execute(f"CREATE TABLE lake.{table.name} ({columns})")
-    con.execute("INSERT INTO lake.meta VALUES ('format_version', '4'), ('buckets', ?)", [str(buckets)])
+    con.execute("INSERT INTO lake.meta VALUES ('format_version', '5'), ('buckets', ?)", [str(buckets)])
     return con
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import zstandard
 
 from fhir_features.config import Config, load_config
+from fhir_features.files import sha256_of
 from fhir_features.lake import create_views, newest_store_seq, reading
-from fhir_features.sources.landing import LandedFile, LandedRun, LandedType, Receipt, sha256_of, write_record
+from fhir_features.sources.landing import LandedFile, LandedRun, LandedType, Receipt, write_record
 
 TYPES = ("Patient", "Encounter", "Observation", "Condition", "MedicationRequest")
 

@@ -33,6 +33,10 @@ COMMANDS = (
     "export-meds",
     "report",
     "ontology",
+    "verify",
+    "gc",
+    "compact",
+    "rebuild",
 )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fhir_features.errors import FeatureTableError
+from fhir_features.features.table_files import checked_files
 from fhir_features.features.tables import Reached, newest_file, reached, table_files, table_folder
 
 if TYPE_CHECKING:
@@ -71,12 +72,13 @@ class Ours:
         )
 
     def reached(self) -> Reached:
-        """How far the registered table goes. Raises FeatureTableError when it has not been built."""
+        """How far the registered table goes. Raises FeatureTableError when it has not been built, or is damaged."""
         newest = newest_file(self.folder)
         if newest is None:
             raise FeatureTableError(
                 f"feature view '{self.view}' has no feature table yet: run `fhir-features build {self.view}`"
             )
+        checked_files(self.folder)
         return reached(newest)
 
     def check_end(self, until: dt.datetime) -> None:

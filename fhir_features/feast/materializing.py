@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fhir_features.errors import FeatureTableError
+from fhir_features.features.table_files import checked_files
 from fhir_features.features.tables import Reached, newest_file, reached, table_folder
 from fhir_features.private import owner_only
 
@@ -80,6 +81,7 @@ def _materialize(serving: Any, view: FeatureView, folder: Path) -> Materialized:
         raise FeatureTableError(
             f"feature view '{view.name}' has no feature table yet: run `fhir-features build {view.name}`"
         )
+    checked_files(folder)
     now = reached(newest)
     loaded_build = _registered(serving, view, folder).tags.get(_LOADED)
     if loaded_build == newest.stem:

@@ -7,14 +7,14 @@ from plain data, no code is run.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from fhir_features.errors import DefinitionError, UsageError
+from fhir_features.errors import DefinitionError, LakeError, UsageError
 from fhir_features.features.view import SEMANTICS_VERSION, FeatureView, LockedView
+from fhir_features.files import disk_errors, sealed, unsealed, written_aside
 from fhir_features.ontology import Lock, ontologies_under
 
 # As many digits of a version as are asked for at least, and shown in lists.
@@ -42,10 +42,8 @@ def record(folder: Path, locked: LockedView) -> None:
     file = folder / locked.view.name / f"{locked.version}.json"
     if file.exists():
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(record_of(locked).model_dump_json(indent=2) + "\n", encoding="utf-8")
-    aside.replace(file)
+    with disk_errors(LakeError, str(folder)), written_aside(file) as aside:
+        aside.write_bytes(sealed(record_of(locked).model_dump_json(indent=2)))
 
 
 def record_of(locked: LockedView) -> RecordedView:
@@ -60,7 +58,7 @@ def record_of(locked: LockedView) -> RecordedView:
 
 def recorded_views(folder: Path) -> list[RecordedView]:
     """All versions that were recorded, by view and version."""
-    return [_read(file) for file in sorted(folder.glob("*/*.json"))]
+    return [recorded_view(file) for file in sorted(folder.glob("*/*.json"))]
 
 
 def find_version(folder: Path, name: str, prefix: str) -> RecordedView:
@@ -73,7 +71,7 @@ def find_version(folder: Path, name: str, prefix: str) -> RecordedView:
     if len(found) != 1:
         how_many = "no version" if not found else f"{len(found)} versions"
         raise UsageError(f"{how_many} of feature view '{name}' begin with '{prefix}': recorded are {versions}")
-    return _read(found[0])
+    return recorded_view(found[0])
 
 
 def restore(recorded: RecordedView) -> LockedView:
@@ -94,8 +92,9 @@ def restore(recorded: RecordedView) -> LockedView:
     return locked
 
 
-def _read(file: Path) -> RecordedView:
+def recorded_view(file: Path) -> RecordedView:
+    """The version of a view that a file records. Raises DefinitionError for another file."""
     try:
-        return RecordedView.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError):
+        return RecordedView.model_validate_json(unsealed(file.read_bytes()))
+    except (OSError, ValueError):
         raise DefinitionError(f"{file} is no recorded feature view: move it away") from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from fhir_features.errors import UsageError
+from fhir_features.errors import LakeError, UsageError
 from fhir_features.features.content_hash import TableHash, table_hash
 from fhir_features.features.view import SEMANTICS_VERSION, LockedView
+from fhir_features.files import disk_errors, written_aside
 from fhir_features.ontology import Lock
 
 
@@ -158,10 +158,8 @@ def keep_spine(folder: Path, spine: pa.Table, sha256: str) -> None:
     file = spine_file(folder, sha256)
     if file.exists():
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(f".{os.getpid()}.tmp")
-    pq.write_table(spine, aside, compression="zstd")
-    aside.replace(file)
+    with disk_errors(LakeError, str(folder)), written_aside(file) as aside:
+        pq.write_table(spine, aside, compression="zstd")
 
 
 def spine_file(folder: Path, sha256: str) -> Path:

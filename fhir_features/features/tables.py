@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +30,10 @@ from fhir_features.features.nodes import canonical_json
 from fhir_features.features.operators import INSTANT_OPERATORS
 from fhir_features.features.spine import INSTANT
 from fhir_features.features.summary import resource_types
+from fhir_features.features.table_files import checked_files, write_file
 from fhir_features.features.terms import create_members
 from fhir_features.features.view import FeatureView
+from fhir_features.files import alone, disk_errors, make_folder
 from fhir_features.lake import bucket_count
 from fhir_features.ontology import Ontologies
 
@@ -102,9 +104,14 @@ def build(
     The connection must stand at `store_seq` (`engine.stand_at`). What the store has learned about a time that the table
     has answered already is answered at the next instant of a schedule, or else where the build ends.
     """
+    with _alone(folder / view.name, view):
+        return _build(con, known, view, folder, store_seq)
+
+
+def _build(con: duckdb.DuckDBPyConnection, known: Ontologies, view: FeatureView, folder: Path, store_seq: int) -> Build:
     plan, serving = _buildable(view)
     table = table_folder(folder, view)
-    files = sorted(table.glob("*.parquet"))
+    files = checked_files(table)
     newest = newest_file(table)
     before = reached(newest) if newest else Reached({}, {}, {})
     seen = last_instants(serving, _watermarks(con, view, plan))
@@ -122,7 +129,7 @@ def build(
     create_previous(con, plan, files)
     create_members(con, known, plan)
     create_spans(con, plan, serving, spans)
-    rows = _write(file, _schema(plan, view, now), _changed_answers(con, known, plan, serving, store_seq))
+    rows = write_file(file, _schema(plan, view, now), _changed_answers(con, known, plan, serving, store_seq))
     return Build(view.name, view.version, file, rows, watermarks)
 
 
@@ -134,6 +141,13 @@ def restate(
     The connection must stand at `store_seq`. The new table goes as far as the one before, which stays where it is, and
     the newest row of each patient says what it said: news is answered by the next build, as without a restatement.
     """
+    with _alone(folder / view.name, view):
+        return _restate(con, known, view, folder, store_seq)
+
+
+def _restate(
+    con: duckdb.DuckDBPyConnection, known: Ontologies, view: FeatureView, folder: Path, store_seq: int
+) -> Build:
     plan, serving = _buildable(view)
     table = table_folder(folder, view)
     newest = newest_file(table)
@@ -148,11 +162,20 @@ def restate(
     ]
     name = f"{view.version[:12]}-r{_restatement(table) + 1}"
     file = folder / view.name / name / _file_name(spans, store_seq)
-    create_previous(con, plan, sorted(table.glob("*.parquet")))
+    create_previous(con, plan, checked_files(table))
     create_members(con, known, plan)
     create_spans(con, plan, serving, spans)
-    rows = _write(file, _schema(plan, view, now), _changed_answers(con, known, plan, serving, store_seq))
+    rows = write_file(file, _schema(plan, view, now), _changed_answers(con, known, plan, serving, store_seq))
     return Build(view.name, view.version, file, rows, now.watermarks)
+
+
+@contextmanager
+def _alone(folder: Path, view: FeatureView) -> Iterator[None]:
+    """Two builds at once would both answer for the same time."""
+    with disk_errors(FeatureTableError, str(folder)):
+        make_folder(folder)
+        with alone(folder / "build.lock", f"the table of view '{view.name}' is being built"):
+            yield
 
 
 def _buildable(view: FeatureView) -> tuple[Plan, Serving]:
@@ -265,21 +288,3 @@ FROM (
         )
         for answered in answers(con, known, plan, carry=True):
             yield changed_rows(con, plan, answered, store_seq)
-
-
-def _write(file: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int:
-    """Write the tables aside, then give the file its name, which must not be taken."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(f".{os.getpid()}.tmp")
-    rows = 0
-    try:
-        with pq.ParquetWriter(aside, schema, compression="zstd") as writer:
-            for table in tables:
-                rows += table.num_rows
-                writer.write_table(table.cast(schema))
-        os.link(aside, file)
-    except FileExistsError:
-        raise FeatureTableError(f"{file} is there already: another build of the view has just written it") from None
-    finally:
-        aside.unlink(missing_ok=True)
-    return rows

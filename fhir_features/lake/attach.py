@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 import duckdb
 
 from fhir_features.errors import LakeError, LakeLocked
+from fhir_features.files import alone, disk_errors, make_folder, refusal
 from fhir_features.lake.canonical import canonical_views
+from fhir_features.lake.digests import SNAPSHOT, check_data, digests_of, found_files, newest_snapshot
 from fhir_features.lake.evidence import evidence_view
 from fhir_features.lake.schema import FORMAT_VERSION, TABLES
 from fhir_features.private import owner_only
 
 CATALOG = "catalog.sqlite"
+DATA = "data"
+SPILL = "spill"
+# The variable of a connection that says where the files of data are; null in a lake in memory.
+_DATA = "lake_data"
 _EXTENSIONS = ("duckdb_extension_ducklake", "duckdb_extension_sqlite_scanner")
 
 # To check their signatures takes 0.65 CPU seconds a connection, and proves nothing of files that pip has installed
@@ -45,40 +55,98 @@ def connect() -> duckdb.DuckDBPyConnection:
 
 @contextmanager
 def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A connection that reads the lake in a folder as `lake`. Raises LakeError when there is none."""
+    """A connection that reads the lake in a folder as `lake`, as it stands now: what is written meanwhile is not seen.
+
+    Raises LakeError when there is none, or a data file is not as it was committed.
+    """
     if not (path / CATALOG).exists():
-        raise LakeError(f"there is no lake at {path}: run 'fhir-features pull' and 'fhir-features normalize' first")
-    with owner_only(), connect() as con:
-        _attach(con, path, "READ_ONLY")
+        raise _no_lake(path)
+    with owner_only(), in_use(path), _connected(path) as con:
+        attach(con, path, "READ_ONLY")
         _check_format(con, path)
+        snapshot = newest_snapshot(con)
+        detach(con, "lake")
+        attach(con, path, f"READ_ONLY, SNAPSHOT_VERSION {snapshot}")
+        con.execute(f"SET VARIABLE {SNAPSHOT} = {snapshot}")
+        check_data(con, path / DATA)
         yield con
 
 
 @contextmanager
-def writing(path: Path, *, buckets: int) -> Iterator[duckdb.DuckDBPyConnection]:
+def writing(
+    path: Path, *, buckets: int, to_remove: bool = False, catalog: Path | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection that may write the lake in a folder as `lake`, which is made when it is not there.
 
-    Only one process can hold it. Raises LakeLocked when another does, and LakeError when `buckets` differs from what
-    the lake was made with.
+    Only one process can hold it; `to_remove` files, while nobody reads. `catalog`: another file than the lake's own,
+    for a lake that is to take its place. Raises LakeLocked when another process has it, and LakeError when `buckets`
+    differs from what the lake was made with, a data file is not as it was committed, or the disk refuses.
     """
-    with owner_only():
-        path.mkdir(parents=True, exist_ok=True)
-    with owner_only(), (path / "writer.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LakeLocked(f"another process is writing to {path}: wait until it is done") from None
-        con = connect()
-        try:
+    with owner_only(), disk_errors(LakeError, f"the lake at {path}"):
+        make_folder(path)
+        with (
+            alone(path / "writer.lock", f"the lake at {path} is being written"),
+            being_rebuilt(path) if to_remove else nullcontext(),
+            in_use(path, to_remove=to_remove),
+            _connected(path) as con,
+        ):
             # A run is staged in memory up to here, and on disk beyond.
             con.execute("SET memory_limit = '1GB'")
-            _attach(con, path, "META_JOURNAL_MODE 'WAL'")
+            attach(con, path, "META_JOURNAL_MODE 'WAL'", catalog=catalog)
+            con.execute(f"SET VARIABLE {_DATA} = {literal(str(path / DATA))}")
             _create_missing(con, buckets)
             _check_format(con, path)
             _check_buckets(con, path, buckets)
+            check_data(con, path / DATA)
             yield con
-        finally:
-            con.close()
+
+
+def being_rebuilt(path: Path) -> AbstractContextManager[None]:
+    """Make the lake anew, or have nobody do so: files that no commit names may be a new lake's. Raises LakeLocked."""
+    return alone(path / "rebuild.lock", f"the lake at {path} is being made anew")
+
+
+@contextmanager
+def in_use(path: Path, *, to_remove: bool = False, wait: bool = False) -> Iterator[None]:
+    """Have the files of a lake stay where they are while it is read; or, `to_remove` some, have nobody read it.
+
+    Raises LakeLocked when that is not to be had now, unless it is to `wait`.
+    """
+    try:
+        lock = (path / "readers.lock").open("a")
+    except OSError:
+        # On a disk that cannot be written to nothing is ever removed.
+        yield
+        return
+    with lock:
+        try:
+            fcntl.flock(lock, (fcntl.LOCK_EX if to_remove else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            why = "is being read" if to_remove else "is being cleared up or made anew"
+            raise LakeLocked(f"the lake at {path} {why} by another process: run this again when it has ended") from None
+        yield
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection whose spill has a folder of its own: two processes would overwrite each other's.
+
+    What does not fit into memory is patient data too: it stays in the warehouse, not in the current folder.
+    """
+    spill = path / f"{SPILL}-{os.getpid()}-{secrets.token_hex(4)}"
+    con = connect()
+    try:
+        con.execute(f"SET temp_directory = {literal(str(spill))}")
+        yield con
+    except duckdb.Error as error:
+        if refused := refusal(error):
+            raise LakeError(
+                f"the lake at {path} cannot be read or written ({refused}): correct that, then run this again"
+            ) from None
+        raise
+    finally:
+        con.close()
+        shutil.rmtree(spill, ignore_errors=True)
 
 
 @contextmanager
@@ -95,14 +163,33 @@ def in_memory() -> Iterator[duckdb.DuckDBPyConnection]:
 
 @contextmanager
 def commit(con: duckdb.DuckDBPyConnection, message: str) -> Iterator[int]:
-    """One transaction over all tables. Gives its store_seq; an error inside leaves the lake as it was."""
+    """One transaction over all tables. Gives its store_seq; an error inside leaves the lake as it was.
+
+    When it returns, what was written survives a power cut; the record of the commit has the SHA-256 of its data files.
+    """
+    with transaction(con, message):
+        yield _next_store_seq(con)
+
+
+@contextmanager
+def transaction(
+    con: duckdb.DuckDBPyConnection, message: str, *, kept: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[None]:
+    """What `commit` is made of. `kept`: digests of earlier files that the record of this commit is to have, too."""
+    row = con.execute(f"SELECT getvariable('{_DATA}')").fetchone()
+    # A lake in memory has no files.
+    data = Path(row[0]) if row and row[0] else None
+    before = found_files(data) if data else set()
     con.execute("BEGIN TRANSACTION")
     try:
-        yield _next_store_seq(con)
-        con.execute("CALL lake.set_commit_message('fhir_features', ?)", [message])
+        yield
+        brought = digests_of(found_files(data) - before, data, kept) if data else None
+        con.execute("CALL lake.set_commit_message('fhir_features', ?, extra_info => ?)", [message, brought])
         con.execute("COMMIT")
     except BaseException:
-        con.execute("ROLLBACK")
+        # A COMMIT that fails ends the transaction itself.
+        with suppress(duckdb.Error):
+            con.execute("ROLLBACK")
         raise
 
 
@@ -155,17 +242,24 @@ def _extension_file(package: str) -> Path:
     return files[0]
 
 
-def _attach(con: duckdb.DuckDBPyConnection, path: Path, option: str) -> None:
-    catalog = literal(f"ducklake:sqlite:{path / CATALOG}")
-    data = literal(str(path / "data"))
-    # What does not fit into memory is patient data too: it stays in the warehouse, not in the current folder.
-    con.execute(f"SET temp_directory = {literal(str(path / 'spill'))}")
+def attach(
+    con: duckdb.DuckDBPyConnection, path: Path, options: str, *, name: str = "lake", catalog: Path | None = None
+) -> None:
+    """Attach the lake in a folder, by its own catalog or by another one over the same data. Raises LakeError."""
+    file = literal(f"ducklake:sqlite:{catalog or path / CATALOG}")
+    settings = f"DATA_PATH {literal(str(path / DATA))}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0, {options}"
     try:
-        con.execute(
-            f"ATTACH {catalog} AS lake (DATA_PATH {data}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0, {option})"
-        )
+        con.execute(f"ATTACH {file} AS {name} ({settings})")
     except duckdb.Error as error:
+        # Another process is just making it.
+        if "creating a new DuckLake is explicitly disabled" in str(error):
+            raise _no_lake(path) from None
         raise LakeError(f"the lake at {path} cannot be opened: {str(error).splitlines()[0]}") from None
+
+
+def detach(con: duckdb.DuckDBPyConnection, name: str) -> None:
+    """Detach a lake."""
+    con.execute(f"DETACH {name}")
 
 
 def _create_missing(con: duckdb.DuckDBPyConnection, buckets: int) -> None:
@@ -175,12 +269,11 @@ def _create_missing(con: duckdb.DuckDBPyConnection, buckets: int) -> None:
     }
     if "meta" in have:
         return
-    con.execute("BEGIN TRANSACTION")
-    _create_tables(con, buckets)
-    for view in (*canonical_views(), evidence_view()):
-        con.execute(view)
-    con.execute("COMMIT")
-    con.execute("CALL lake.set_option('parquet_compression', 'zstd')")
+    with transaction(con, "create"):
+        con.execute("CALL lake.set_option('parquet_compression', 'zstd')")
+        _create_tables(con, buckets)
+        for view in (*canonical_views(), evidence_view()):
+            con.execute(view)
 
 
 def _create_tables(con: duckdb.DuckDBPyConnection, buckets: int) -> None:
@@ -199,12 +292,21 @@ def _meta(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
 def _check_format(con: duckdb.DuckDBPyConnection, path: Path) -> None:
     try:
         found = _meta(con)["format_version"]
+    except duckdb.CatalogException:
+        raise _no_lake(path) from None
     except (duckdb.Error, KeyError):
-        raise LakeError(f"{path} holds no lake of this package: name another warehouse") from None
+        raise LakeError(
+            f"the lake at {path} cannot be read: run 'fhir-features verify' to see what is damaged"
+        ) from None
     if found != str(FORMAT_VERSION):
         raise LakeError(
-            f"the lake at {path} has format {found}, not {FORMAT_VERSION}: normalize the landing into a new warehouse"
+            f"the lake at {path} has format {found}, not {FORMAT_VERSION}: make it anew from the landing with "
+            "'fhir-features rebuild'"
         )
+
+
+def _no_lake(path: Path) -> LakeError:
+    return LakeError(f"there is no lake at {path}: run 'fhir-features pull' and 'fhir-features normalize' first")
 
 
 def _check_buckets(con: duckdb.DuckDBPyConnection, path: Path, buckets: int) -> None:

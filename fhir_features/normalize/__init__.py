@@ -4,7 +4,7 @@ from fhir_features.normalize.findings import Finding
 from fhir_features.normalize.quarantine import OPEN as OPEN_QUARANTINE
 from fhir_features.normalize.quarantine import Count, SetAside, counts, set_aside
 from fhir_features.normalize.retrying import RetrySummary, retry
-from fhir_features.normalize.run import RunSummary, normalize
+from fhir_features.normalize.run import RunSummary, normalize, normalize_runs
 from fhir_features.normalize.validation import Validation
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Validation",
     "counts",
     "normalize",
+    "normalize_runs",
     "retry",
     "set_aside",
 ]

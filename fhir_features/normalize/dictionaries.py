@@ -76,9 +76,15 @@ ORDER BY code_id, valid_from, rank""",
     )
     con.unregister("resolved")
     units = con.execute(f"{_UNITS_LEFT}\nORDER BY unit_id", [ontologies.lock_id]).fetchall()
-    rows = [
-        (ontologies.lock_id, unit_id, ontologies.units.ucum(system, code, unit), store_seq)
-        for unit_id, system, code, unit, _ in units
-    ]
-    if rows:
-        con.executemany("INSERT INTO lake.unit_resolution VALUES (?, ?, ?, ?)", rows)
+    if units:
+        con.execute(
+            """
+INSERT INTO lake.unit_resolution
+SELECT ?, unnest(?::BIGINT[]), unnest(?::VARCHAR[]), ?""",
+            [
+                ontologies.lock_id,
+                [unit_id for unit_id, *_ in units],
+                [ontologies.units.ucum(system, code, unit) for _, system, code, unit, _ in units],
+                store_seq,
+            ],
+        )

@@ -6,7 +6,7 @@ and watermarks, and a summary a run whose counts balance: received = normalized 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from fhir_features.config import Config, Source
 from fhir_features.errors import ConfigError, LakeError
+from fhir_features.files import refusal
 from fhir_features.lake import commit, writing
 from fhir_features.normalize.decoding import decoded
 from fhir_features.normalize.dialect import dialect_of
@@ -68,20 +69,32 @@ def normalize(
     run is one commit: it is there whole or not at all. Raises LakeLocked while another process writes, LandingError for
     a landed file that is gone, ConfigError for a run whose source is no longer configured.
     """
-    ontologies = load_ontologies()
-    summaries = []
     runs = landed_runs(config.warehouse.path / "landing")
     with writing(config.warehouse.path / "lake", buckets=config.warehouse.buckets) as con:
-        done = {tuple(row) for row in con.execute("SELECT source, run_id FROM lake.commits").fetchall()}
-        for run in runs:
-            if (run.source, run.run_id) not in done:
-                source = source_of(config, run)
-                with without_values(run):
-                    summaries.append(_normalize_run(con, run, source, ontologies, validation, progress))
-        if unresolved(con, ontologies):
-            with commit(con, f"resolve under lock {ontologies.lock_id[:12]}") as store_seq:
-                insert_resolution(con, ontologies, store_seq)
-                con.execute("INSERT INTO lake.commits (store_seq) VALUES (?)", [store_seq])
+        return normalize_runs(con, config, runs, progress, validation=validation)
+
+
+def normalize_runs(
+    con: duckdb.DuckDBPyConnection,
+    config: Config,
+    runs: Sequence[LandedRun],
+    progress: Progress = silent,
+    *,
+    validation: Validation = Validation.SAMPLE,
+) -> list[RunSummary]:
+    """Normalize those of the runs that the lake does not have into it, in their order, and resolve the dictionaries."""
+    ontologies = load_ontologies()
+    summaries = []
+    done = {tuple(row) for row in con.execute("SELECT source, run_id FROM lake.commits").fetchall()}
+    for run in runs:
+        if (run.source, run.run_id) not in done:
+            source = source_of(config, run)
+            with without_values(run):
+                summaries.append(_normalize_run(con, run, source, ontologies, validation, progress))
+    if unresolved(con, ontologies):
+        with commit(con, f"resolve under lock {ontologies.lock_id[:12]}") as store_seq:
+            insert_resolution(con, ontologies, store_seq)
+            con.execute("INSERT INTO lake.commits (store_seq) VALUES (?)", [store_seq])
     return summaries
 
 
@@ -91,6 +104,8 @@ def without_values(run: LandedRun) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OverflowError) as error:
+        if refusal(error):
+            raise
         raise LakeError(
             f"run {run.run_id} of source '{run.source}' could not be normalized ({type(error).__name__}); "
             "nothing of it was written: please report this with the version of fhir-features"
@@ -142,12 +157,14 @@ def _stage(
 
 
 def _insert_watermarks(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int) -> None:
-    for resource_type, landed in sorted(run.types.items()):
-        if landed.complete:
-            con.execute(
-                "INSERT INTO lake.watermarks VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [run.site, resource_type, landed.watermark, run.kind, run.source, run.run_id, store_seq],
-            )
+    seen = {name: landed.watermark for name, landed in sorted(run.types.items()) if landed.complete}
+    if seen:
+        con.execute(
+            """
+INSERT INTO lake.watermarks
+SELECT ?, unnest(?), unnest(?::TIMESTAMPTZ[]), ?, ?, ?, ?""",
+            [run.site, list(seen), list(seen.values()), run.kind, run.source, run.run_id, store_seq],
+        )
 
 
 def _summary(con: duckdb.DuckDBPyConnection, run: LandedRun, of: Balance, validated: int, store_seq: int) -> RunSummary:

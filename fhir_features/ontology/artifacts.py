@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fhir_features.errors import OntologyError
+from fhir_features.files import disk_errors, written_aside
 from fhir_features.ontology.systems import SYSTEMS_FILE, shipped_folder, ucum_file
 
 if TYPE_CHECKING:
@@ -259,10 +260,8 @@ def lock_changes(home: Path, made: Lock) -> tuple[list[str], list[str]]:
 
 def write_lock(home: Path, lock: Lock) -> None:
     """Put a lock in the place of the one that stands in a folder, at once."""
-    home.mkdir(parents=True, exist_ok=True)
-    aside = home / f".{LOCK_FILE}.partial"
-    aside.write_text(lock.text(), encoding="utf-8")
-    aside.replace(home / LOCK_FILE)
+    with disk_errors(OntologyError, str(home)), written_aside(home / LOCK_FILE) as aside:
+        aside.write_text(lock.text(), encoding="utf-8")
 
 
 def found_manifests(folder: Path) -> Iterable[Manifest]:

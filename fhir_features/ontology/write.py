@@ -6,12 +6,11 @@ DuckDB. Out: the artifact's folder, written aside and renamed when it is whole.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fhir_features.errors import OntologyError
+from fhir_features.files import folder_aside, make_folder, sync
 from fhir_features.ontology.artifacts import (
     MANIFEST_FILE,
     TABLES,
@@ -41,19 +40,20 @@ def write_artifact(
     An artifact of the same id with the same content is left as it is. Raises OntologyError for one with other content.
     """
     folder = home / manifest.folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as partial:
-        files = [_write_table(connection, Path(partial), name, query, suffix) for name, query in sorted(tables.items())]
+    with folder_aside(folder.parent) as partial:
+        files = [_write_table(connection, partial, name, query, suffix) for name, query in sorted(tables.items())]
         written = manifest.model_copy(update={"tables": tuple(files), "content_sha256": content_hash(files)})
-        (Path(partial) / MANIFEST_FILE).write_text(manifest_text(written), encoding="utf-8")
+        (partial / MANIFEST_FILE).write_text(manifest_text(written), encoding="utf-8")
         if folder.exists():
             _refuse_other_content(folder, written)
             return written
-        whole = Path(partial) / "whole"
+        whole = partial / "whole"
         whole.mkdir()
-        for file in [MANIFEST_FILE, *(file.file for file in files)]:
-            shutil.move(Path(partial) / file, whole / file)
+        for name in [MANIFEST_FILE, *(file.file for file in files)]:
+            sync((partial / name).replace(whole / name))
+        sync(whole)
         whole.rename(folder)
+        sync(folder.parent)
     return written
 
 
@@ -67,8 +67,9 @@ def publish(partial: Path, home: Path, manifests: list[Manifest]) -> None:
         if manifest not in new:
             _refuse_other_content(home / manifest.folder, manifest)
     for manifest in new:
-        (home / manifest.folder).parent.mkdir(parents=True, exist_ok=True)
+        make_folder((home / manifest.folder).parent)
         (partial / manifest.folder).rename(home / manifest.folder)
+        sync((home / manifest.folder).parent)
 
 
 def _write_table(

@@ -18,10 +18,11 @@ import msgspec
 import zstandard
 
 from fhir_features.errors import SourceNotFhir, SourceRefused
+from fhir_features.files import sha256_of, sync
 from fhir_features.sources.bulk_export import Expired
 from fhir_features.sources.bulk_manifest import ExportedFile
 from fhir_features.sources.client import Client
-from fhir_features.sources.landing import LandedFile, Receipt, sha256_of, sync_folder
+from fhir_features.sources.landing import LandedFile, Receipt
 from fhir_features.sources.reading import LONGEST_LINE, NOT_JSON, Broken, decompressed, numbered_lines
 from fhir_features.sources.transport import PASSING, TRIES, Answer, BrokenOff
 from fhir_features.times import UTC
@@ -73,7 +74,7 @@ class FileReader:
             part.unlink()
             return read, None
         part.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
         landed = LandedFile(
             name=path.name,
             format="ndjson",

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import zstandard
 
+from fhir_features.files import make_folder, sha256_of, sync
 from fhir_features.sources.landing import (
     RECORD,
     RUN_FOLDERS,
@@ -24,7 +25,6 @@ from fhir_features.sources.landing import (
     LandedRun,
     Receipt,
     run_id_of,
-    sha256_of,
     started_at_of,
     write_record,
 )
@@ -246,13 +246,16 @@ class OpenRun:
 
     def _append(self, path: Path, state: TypeState, lines: list[bytes]) -> None:
         frame = zstandard.ZstdCompressor().compress(b"\n".join(lines) + b"\n")
-        with path.open("r+b" if path.exists() else "wb") as file:
+        is_new = not path.exists()
+        with path.open("wb" if is_new else "r+b") as file:
             # What a pull that was killed had written after its last transaction does not count.
             file.truncate(state.bytes)
             file.seek(state.bytes)
             file.write(frame)
             file.flush()
             os.fsync(file.fileno())
+        if is_new:
+            sync(path.parent)
         state.bytes += len(frame)
         state.lines += len(lines)
 
@@ -303,7 +306,7 @@ def open_run(source_folder: Path, plan: str) -> OpenRun:
         else:
             shutil.rmtree(folder)
     folder = source_folder / run_id_of(now)
-    folder.mkdir()
+    make_folder(folder)
     with closing(sqlite3.connect(folder / CHECKPOINT, isolation_level=None)) as database:
         database.execute("BEGIN")
         for table in _TABLES:

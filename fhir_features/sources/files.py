@@ -17,9 +17,10 @@ import zstandard
 
 from fhir_features.config import RESOURCE_TYPES, Source
 from fhir_features.errors import SourceIncomplete, SourceUnreachable
+from fhir_features.files import sha256_of, sync
 from fhir_features.sources.checkpoint import OpenRun
 from fhir_features.sources.kept_export import MANIFEST, KeptExport, Told, kept_export, told_by
-from fhir_features.sources.landing import LandedFile, LandedType, Receipt, sha256_of
+from fhir_features.sources.landing import LandedFile, LandedType, Receipt
 from fhir_features.sources.progress import Progress
 from fhir_features.sources.reading import NOT_JSON, UnreadableRest, read_lines
 
@@ -139,6 +140,7 @@ def _land(run: OpenRun, path: Path, folder: Path) -> LandedFile:
     stem = only_type if only_type in RESOURCE_TYPES else "mixed"
     landed = f"{stem}-{run.next_number():04d}{'.json' if draft.format == 'bundle' else '.ndjson'}{copy.suffix}"
     copy.replace(run.folder / landed)
+    sync(run.folder)
     counts = {"lines": lines, "resources": resources, "unreadable_from": unreadable_from}
     return draft.model_copy(update={"name": landed, "resource_type": only_type, **counts})
 

@@ -6,15 +6,14 @@ In: the landing folder. Out: finished runs as frozen records, and the check that
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from fhir_features.errors import LandingError
+from fhir_features.files import sealed, sha256_of, sync, unsealed, written_aside
 from fhir_features.times import UTC
 
 RECORD = "run.json"
@@ -113,7 +112,7 @@ def landed_runs(landing: Path) -> list[LandedRun]:
 
 def runs_of_source(folder: Path) -> list[LandedRun]:
     """The finished runs in one source's folder, in their order. Raises LandingError when a record cannot be read."""
-    return [_read_record(record) for record in sorted(folder.glob(f"{RUN_FOLDERS}/{RECORD}"))]
+    return [read_record(record) for record in sorted(folder.glob(f"{RUN_FOLDERS}/{RECORD}"))]
 
 
 def verify_run(run: LandedRun) -> None:
@@ -137,22 +136,10 @@ def verify_run(run: LandedRun) -> None:
 
 def write_record(run: LandedRun) -> None:
     """Make a run a finished one: its record appears whole or not at all."""
-    aside = run.folder / f"{RECORD}.part"
-    with aside.open("w", encoding="utf-8") as out:
-        out.write(run.model_dump_json(indent=1) + "\n")
-        out.flush()
-        os.fsync(out.fileno())
-    aside.replace(run.folder / RECORD)
-    sync_folder(run.folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    # The names of its files come before the record that says that they are there.
+    sync(run.folder)
+    with written_aside(run.folder / RECORD) as aside:
+        aside.write_bytes(sealed(run.model_dump_json(indent=1)))
 
 
 def run_id_of(started_at: dt.datetime) -> str:
@@ -165,16 +152,11 @@ def started_at_of(run_id: str) -> dt.datetime:
     return dt.datetime.strptime(run_id, _RUN_ID).replace(tzinfo=UTC)
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_record(path: Path) -> LandedRun:
+def read_record(path: Path) -> LandedRun:
+    """The finished run that a record is of. Raises LandingError when it cannot be read."""
     where = f"{path.parent.parent.name}/{path.parent.name}/{RECORD}"
     try:
-        return LandedRun.model_validate(json.loads(path.read_bytes()) | {"folder": path.parent})
+        return LandedRun.model_validate(json.loads(unsealed(path.read_bytes())) | {"folder": path.parent})
     except ValidationError as error:
         problem = error.errors(include_input=False, include_url=False)[0]
         key = ".".join(str(part) for part in problem["loc"])

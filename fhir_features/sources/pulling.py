@@ -5,7 +5,6 @@ process at a time pulls a source."""
 from __future__ import annotations
 
 import datetime as dt
-import fcntl
 import importlib.metadata
 import sqlite3
 from collections import Counter
@@ -17,7 +16,8 @@ from pathlib import Path
 import msgspec
 
 from fhir_features.config import Config, Source
-from fhir_features.errors import LakeLocked, LandingError, SourceIncomplete
+from fhir_features.errors import LandingError, SourceIncomplete
+from fhir_features.files import alone, make_folder
 from fhir_features.private import owner_only
 from fhir_features.sources.bulk import land_bulk
 from fhir_features.sources.bulk_export import export_url
@@ -78,9 +78,9 @@ def landing_of(folder: Path, name: str) -> Iterator[None]:
     """
     try:
         with owner_only():
-            folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder, name):
-                yield
+            make_folder(folder)
+        with owner_only(), alone(folder / "pull.lock", f"source '{name}' is being read"):
+            yield
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise LandingError(
@@ -171,18 +171,6 @@ def _record(
 def origin(source: Source) -> str:
     """Where a source is: the base URL, the address of an export, or the folder."""
     return export_url(source) if source.kind == "bulk" else source.base_url or str(source.path)
-
-
-@contextmanager
-def _locked(folder: Path, name: str) -> Iterator[None]:
-    with (folder / "pull.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LakeLocked(
-                f"source '{name}' is being read by another process: wait until it has ended, then run this again"
-            ) from None
-        yield
 
 
 def _summary(run: LandedRun) -> PullSummary:

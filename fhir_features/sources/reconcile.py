@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import importlib.metadata
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,9 +28,10 @@ from fhir_features.errors import (
     SourceUnreachable,
     UsageError,
 )
+from fhir_features.files import make_folder, sha256_of, sync
 from fhir_features.sources.checkpoint import OpenRun, open_run
 from fhir_features.sources.client import Client
-from fhir_features.sources.landing import LandedFile, LandedRun, Receipt, run_id_of, sha256_of, write_record
+from fhir_features.sources.landing import LandedFile, LandedRun, Receipt, run_id_of, write_record
 from fhir_features.sources.patients import resource_ids
 from fhir_features.sources.progress import Progress, silent
 from fhir_features.sources.pulling import landing_of, origin
@@ -245,11 +245,10 @@ def _aside(landing: Path, name: str) -> Iterator[OpenRun]:
 
 def _land(folder: Path, name: str, source: Source, deletions: Path, lines: int) -> str:
     """Land the deletions as a finished run; its id."""
-    with deletions.open("rb") as file_on_disk:
-        os.fsync(file_on_disk.fileno())
+    sync(deletions)
     now = dt.datetime.now(UTC)
     run_folder = folder / run_id_of(now)
-    run_folder.mkdir()
+    make_folder(run_folder)
     path = deletions.replace(run_folder / deletions.name)
     file = LandedFile(
         name=path.name,

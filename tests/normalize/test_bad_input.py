@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from landing import at, land, observation, patient, rows, warehouse
 
+from fhir_features.files import sha256_of
 from fhir_features.normalize import RunSummary, normalize
-from fhir_features.sources.landing import sha256_of, write_record
+from fhir_features.sources.landing import write_record
 
 RECEIVED = at("2024-03-20 00:00")
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from fhir_features.errors import UsageError, did_you_mean
+from fhir_features.errors import OntologyError, UsageError, did_you_mean
+from fhir_features.files import disk_errors, folder_aside
 from fhir_features.ontology.artifacts import VERSION, Licence, Manifest, SourceFile
 from fhir_features.ontology.importers.reading import unpacked
 from fhir_features.ontology.write import publish
@@ -69,11 +69,10 @@ def import_release(
         raise UsageError(f"there is nothing at {path}: name the folder, file or zip of the release")
     module = importlib.import_module(f"fhir_features.ontology.importers.{kind}")
     importer: Importer = module
-    home.mkdir(parents=True, exist_ok=True)
-    with unpacked(path) as folder, tempfile.TemporaryDirectory(dir=home, prefix=".partial-") as partial:
-        manifests = importer.import_release(Import(folder, home, Path(partial), version, progress))
+    with disk_errors(OntologyError, str(home)), unpacked(path) as folder, folder_aside(home) as partial:
+        manifests = importer.import_release(Import(folder, home, partial, version, progress))
         if not dry_run:
-            publish(Path(partial), home, manifests)
+            publish(partial, home, manifests)
     return manifests
 
 

@@ -1,0 +1,33 @@
+"""`fhir-features compact`: many small files of the lake become few."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import click
+
+from fhir_features.cli.teaching import examples
+from fhir_features.config import load_config
+
+
+@click.command(epilog=examples("fhir-features compact"))
+@click.option("--json", "as_json", is_flag=True, help="Print what was compacted as JSON.")
+@click.pass_obj
+def command(config_path: str, as_json: bool) -> None:
+    """Write each table of the lake that has several files into one; what it says, and every answer, stays the same.
+
+    Whoever reads meanwhile goes on undisturbed; files that were replaced are removed when nobody reads, if not now then
+    by `gc`. With --json a list of {table, files_before, files, rows}.
+    """
+    from fhir_features.upkeep import compact
+
+    compacted = compact(load_config(config_path))
+    if as_json:
+        print(json.dumps([dataclasses.asdict(each) for each in compacted], indent=2))
+    else:
+        for each in compacted:
+            print(f"{each.table:<20} {each.files_before:>6,} files -> {each.files:,}, {each.rows:,} rows")
+    if not compacted:
+        print("no table has several files", file=sys.stderr)

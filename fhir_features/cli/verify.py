@@ -1,0 +1,34 @@
+"""`fhir-features verify`: is all of the warehouse as it was written?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import click
+
+from fhir_features.cli.teaching import examples
+from fhir_features.config import load_config
+
+
+@click.command(epilog=examples("fhir-features verify", "fhir-features verify --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.pass_obj
+def command(config_path: str, as_json: bool) -> None:
+    """Read the whole warehouse and check it against the digests that it was written with; nothing is changed.
+
+    Printed is a line for each file that is damaged or missing, with what to do; exits with 1 when there is one. With
+    --json {files, bytes, findings}, the last a list of {path, problem, remedy}.
+    """
+    from fhir_features.upkeep import verify
+
+    verified = verify(load_config(config_path))
+    if as_json:
+        print(json.dumps(dataclasses.asdict(verified), indent=2))
+    else:
+        for found in verified.findings:
+            print(f"{found.path} {found.problem}: {found.remedy}")
+    print(f"{verified.files:,} files, {verified.bytes:,} bytes: {len(verified.findings)} damaged", file=sys.stderr)
+    if verified.findings:
+        sys.exit(1)

@@ -1,0 +1,196 @@
+"""Is all of a warehouse as it was written? In: a configuration. Out: what is not, file by file, with what to do about
+it. Everything is read: the landing, the lake with its catalog, the feature tables, recorded views, kept spines and the
+ontologies in use. Nothing is changed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fhir_features.config import Config
+from fhir_features.errors import DefinitionError, FhirFeaturesError, LandingError, OntologyError
+from fhir_features.features.content_hash import table_hash
+from fhir_features.features.history import recorded_view
+from fhir_features.features.table_files import recorded_digest
+from fhir_features.files import sha256_of
+from fhir_features.lake.attach import CATALOG, DATA, attach, connect, in_use
+from fhir_features.lake.digests import METADATA, data_files
+from fhir_features.ontology import load_ontologies
+from fhir_features.sources.landing import RECORD, RUN_FOLDERS, read_record
+
+_FROM_BACKUP = "restore it from a backup"
+_REBUILD = "restore the lake from a backup, or make it anew with 'fhir-features rebuild'"
+_REBUILD_TABLE = (
+    "restore it and its .sha256 from a backup, or move its folder away and build the view anew, which answers for all "
+    "times by what is known now"
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong, with which file (its path below the warehouse), and what to do."""
+
+    path: str
+    problem: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Verified:
+    """How much was checked, and what was found."""
+
+    files: int
+    bytes: int
+    findings: tuple[Finding, ...]
+
+
+def verify(config: Config) -> Verified:
+    """Check all files of the warehouse against the digests that they were written with. Raises LakeLocked while the
+    lake is cleared up or made anew."""
+    check = _Check(config.warehouse.path)
+    runs = set(check.landing())
+    check.lake(runs)
+    check.feature_tables()
+    check.recorded_views()
+    check.spines()
+    check.ontologies()
+    return Verified(check.files, check.bytes, tuple(check.findings))
+
+
+class _Check:
+    def __init__(self, warehouse: Path) -> None:
+        self._warehouse = warehouse
+        self.findings: list[Finding] = []
+        self.files = 0
+        self.bytes = 0
+
+    def landing(self) -> Iterator[tuple[str, str]]:
+        """Check the landing; the runs in it, as (source, run_id)."""
+        for record in sorted((self._warehouse / "landing").glob(f"[!.]*/{RUN_FOLDERS}/{RECORD}")):
+            self._count(record)
+            try:
+                run = read_record(record)
+            except LandingError:
+                self._find(record, "cannot be read, or is not as it was written", _FROM_BACKUP)
+                continue
+            for file in run.files:
+                self._compare(run.folder / file.name, file.sha256, _FROM_BACKUP)
+            yield run.source, run.run_id
+
+    def lake(self, runs: set[tuple[str, str]]) -> None:
+        """Check the catalog and the data files, and that the landing has the runs that they were made from."""
+        lake = self._warehouse / "lake"
+        catalog = lake / CATALOG
+        if not catalog.exists():
+            return
+        self._count(catalog)
+        with in_use(lake):
+            if not _is_sound(catalog):
+                self._find(catalog, "is a damaged SQLite database", _REBUILD)
+                return
+            con = connect()
+            try:
+                attach(con, lake, "READ_ONLY")
+                files = data_files(con)
+                for file in files:
+                    self._compare(lake / DATA / file.name, file.sha256, _REBUILD)
+                self._check_catalog(con, lake / DATA)
+                committed = con.execute("SELECT DISTINCT source, run_id FROM lake.commits WHERE source IS NOT NULL")
+                for source, run_id in sorted(set(committed.fetchall()) - runs):
+                    self._find(
+                        self._warehouse / "landing" / source / run_id,
+                        "is in the lake, and not in the landing: the lake could not be made anew from it",
+                        _FROM_BACKUP,
+                    )
+            except (duckdb.Error, FhirFeaturesError):
+                self._find(catalog, "cannot be read to its end", _REBUILD)
+            finally:
+                con.close()
+
+    def _check_catalog(self, con: duckdb.DuckDBPyConnection, data: Path) -> None:
+        """What the catalog says of a data file must be what the file says of itself."""
+        rows = con.execute(f"""
+SELECT concat(s.path, t.path, f.path), f.record_count, f.file_size_bytes
+FROM {METADATA}.ducklake_data_file f
+JOIN {METADATA}.ducklake_table t USING (table_id)
+JOIN {METADATA}.ducklake_schema s USING (schema_id)
+WHERE f.end_snapshot IS NULL
+ORDER BY ALL""").fetchall()
+        for name, records, size in rows:
+            file = data / name
+            if not file.exists():
+                continue
+            try:
+                same = (records, size) == (pq.read_metadata(file).num_rows, file.stat().st_size)
+            except (OSError, pa.ArrowException):
+                continue
+            if not same:
+                self._find(data.parent / CATALOG, f"says other things of {name} than the file does", _REBUILD)
+
+    def feature_tables(self) -> None:
+        """Check each file of each feature table."""
+        for file in sorted((self._warehouse / "features").glob("*/*/*.parquet")):
+            self._compare(file, recorded_digest(file) or None, _REBUILD_TABLE)
+
+    def recorded_views(self) -> None:
+        """Check that each recorded version of a view is the one that its name says."""
+        for file in sorted((self._warehouse / "views").glob("*/*.json")):
+            self._count(file)
+            try:
+                is_other = recorded_view(file).version != file.stem
+            except DefinitionError:
+                is_other = True
+            if is_other:
+                self._find(file, "is no version of a view of this package, or was changed", _FROM_BACKUP)
+
+    def spines(self) -> None:
+        """Check that each kept spine has the content that its name says."""
+        for file in sorted((self._warehouse / "spines").glob("*.parquet")):
+            self._count(file)
+            try:
+                same = table_hash(pq.read_table(file)).sha256 == file.stem
+            except (OSError, pa.ArrowException, FhirFeaturesError):
+                same = False
+            if not same:
+                self._find(file, "is not the spine that it was", _FROM_BACKUP)
+
+    def ontologies(self) -> None:
+        """Check the ontologies in use against their lock."""
+        try:
+            for _ in load_ontologies().verify():
+                pass
+        except OntologyError as error:
+            self.findings.append(Finding("ontologies", *str(error).rsplit(": ", 1)))
+
+    def _compare(self, file: Path, sha256: str | None, remedy: str) -> None:
+        if not file.exists():
+            self._find(file, "is missing", remedy)
+            return
+        self._count(file)
+        try:
+            if sha256_of(file) != sha256:
+                self._find(file, "is not as it was written", remedy)
+        except OSError:
+            self._find(file, "cannot be read", remedy)
+
+    def _count(self, file: Path) -> None:
+        self.files += 1
+        self.bytes += file.stat().st_size
+
+    def _find(self, path: Path, problem: str, remedy: str) -> None:
+        self.findings.append(Finding(path.relative_to(self._warehouse).as_posix(), problem, remedy))
+
+
+def _is_sound(catalog: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(catalog)) as database:
+            return bool(database.execute("PRAGMA integrity_check").fetchall() == [("ok",)])
+    except sqlite3.Error:
+        return False

@@ -1,0 +1,91 @@
+"""Whatever happens at any write of any stage, nothing that was committed is lost, and the same command ends as if
+nothing had happened: killed in the middle of a write, or told that the disk failed (EIO), is full (ENOSPC) or is not
+ours (EACCES).
+
+`make soak` disturbs each stage at many calls, with materialization, for which Feast is imported. Without
+FAULTS nothing is disturbed, as a stage and its recovery take some CPU seconds a case; up to 30 leave out Feast and what is alike.
+
+FAULTS=2000 .venv/bin/python -m pytest -s tests/faults
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import Before, Stages, before_each, compiled, disturbed, not_synced
+
+FAULTS = int(os.environ.get("FAULTS", "0"))
+SECONDS = int(os.environ.get("FAULT_SECONDS", "1000000"))
+SEED = int(os.environ.get("FAULT_SEED", "7"))
+SOAK = FAULTS > 30
+FAILURES = (0, errno.EIO, errno.ENOSPC, errno.EACCES)
+# In the sample, at how many calls of each stage: those that take little are disturbed more often.
+SAMPLE = {"pull": 4, "import": 2, "normalize": 1, "build": 1}
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
+    if not FAULTS:
+        pytest.skip("set FAULTS, or run make soak")
+    shim = compiled(tmp_path_factory.mktemp("shim"))
+    if shim is None:
+        pytest.skip("needs a C compiler, and Linux")
+    stages = Stages(shim, *(("feast",) if SOAK else ()))
+    yield stages
+    print(f"\n{stages.close():,.0f} CPU seconds")
+
+
+@pytest.fixture(scope="module")
+def before(stages: Stages, tmp_path_factory: pytest.TempPathFactory) -> list[Before]:
+    return before_each(stages, tmp_path_factory.mktemp("before"), every_stage=SOAK)
+
+
+def cases(before: list[Before]) -> list[tuple[Before, int, int]]:
+    """The stage, the call and the failure of each case: each stage has as many, spread over its calls, at each call all
+    failures, in an order of chance."""
+    points = -(-FAULTS // len(FAILURES) // len(before)) if SOAK else SAMPLE
+    dice = random.Random(SEED)
+    spread = [
+        (stage, 1 + (2 * place + 1) * stage.calls // (2 * of_stage), failure)
+        for stage in before
+        for of_stage in [points if isinstance(points, int) else points[stage.stage]]
+        for place in range(of_stage)
+        for failure in FAILURES
+    ]
+    dice.shuffle(spread)
+    return spread[:FAULTS]
+
+
+def test_what_is_disturbed_at_any_write_recovers(stages: Stages, before: list[Before], tmp_path: Path):
+    assert all(stage.calls > 3 for stage in before)
+    ended: Counter[str] = Counter()
+    until = time.monotonic() + SECONDS
+    points = set()
+    for stage, at, failure in cases(before):
+        if time.monotonic() > until:
+            break
+        how = disturbed(stages, tmp_path, stage, at, failure)
+        ended[f"{stage.stage}: {how}"] += 1
+        points.add((stage.folder, at))
+    print(f"\n{ended.total()} disturbed at {len(points)} points, all recovered: {dict(sorted(ended.items()))}")
+    assert any(how.endswith("killed") for how in ended)
+
+
+def test_the_check_of_syncing_notices_what_is_not_synced(tmp_path: Path):
+    (tmp_path / "a").touch()
+    trace = tmp_path / "trace"
+    trace.write_text(f"open64\t{tmp_path}/a\nwrite\t{tmp_path}/a\nfsync\t{tmp_path}/a\n")
+    assert not_synced(trace) == [f"{tmp_path}/a"]
+    trace.write_text(trace.read_text() + f"fsync\t{tmp_path}\n")
+    assert not_synced(trace) == []
