@@ -34,7 +34,7 @@ from fhir_features.features.terms import ontologies
 from fhir_features.features.view import FeatureView, LockedView
 from fhir_features.features.view_diff import ViewDiff, diff_views
 from fhir_features.lake import Evidence, evidence, newest_store_seq, reading
-from fhir_features.report import SUPPRESS_BELOW, Disclosure, Report, make_report
+from fhir_features.report import SUPPRESS_BELOW, Disclosure, ExplanationPage, Report, make_report
 
 if TYPE_CHECKING:
     import duckdb
@@ -176,6 +176,24 @@ class FeatureStore:
             stand_at(con, known, newest_store_seq(con))
             one_site = site or self.sites[0]
             return explain(con, known, request.features[0], site=one_site, patient_id=patient_id, t=t, k=k)
+
+    def explanation_page(
+        self,
+        feature: str,
+        patient_id: str,
+        t: dt.datetime,
+        *,
+        site: str | None = None,
+        known_as_of: dt.datetime | None = None,
+        serving: str | Lag | None = None,
+    ) -> ExplanationPage:
+        """What `explain` says as a page with a timeline: `store.explanation_page(...).save("why.html")`.
+
+        It has the patient's data in it. Raises what `explain` raises.
+        """
+        explained = self.explain(feature, patient_id, t, site=site, known_as_of=known_as_of, serving=serving)
+        (wanted,) = self._one_feature(feature).features
+        return ExplanationPage(feature, wanted, site or self.sites[0], patient_id, explained)
 
     def evidence(self) -> list[Evidence]:
         """What the known_at of the warehouse's rows rests on: counts by source, resource type and known_at_source.

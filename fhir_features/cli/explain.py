@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,6 +23,12 @@ from fhir_features.cli.teaching import examples
 @click.option("--at", "at", required=True, metavar="INSTANT", help="T, such as 2024-03-05T14:00:00Z.")
 @click.option("--known-as-of", metavar="INSTANT", help="Nothing counts as known after this instant.")
 @serving_option("that of the view's cadence")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write it as a page with a timeline, which has the patient's data in it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print {answer, t, k, is_known, ties, verdicts, rows} as JSON.")
 @click.pass_obj
 def command(
@@ -32,6 +39,7 @@ def command(
     at: str,
     known_as_of: str | None,
     serving: str | None,
+    html: Path | None,
     as_json: bool,
 ) -> None:
     """Show which resource versions count for VIEW:FEATURE of a patient at an instant, and why others do not.
@@ -43,6 +51,10 @@ def command(
     t, cutoff = instant_option("--at", at), instant_option("--known-as-of", known_as_of)
     assert t is not None
     store = FeatureStore(config_path)
+    if html is not None:
+        page = store.explanation_page(feature, patient_id, t, site=site, known_as_of=cutoff, serving=serving)
+        print(page.save(html))
+        return
     explained = store.explain(feature, patient_id, t, site=site, known_as_of=cutoff, serving=serving)
     if as_json:
         print(explained.to_json())

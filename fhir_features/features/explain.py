@@ -100,7 +100,7 @@ def _judged(con: duckdb.DuckDBPyConnection, value: Aggregate | PatientFact, t: d
     read = table["read"].to_pylist()
     deciding = _deciding(value.operator, [(place, read[place]) for place in places if read[place] is not None], t)
     decides = pa.array([place in deciding for place in range(table.num_rows)], pa.bool_())
-    part = pa.array([_title(value)] * table.num_rows, pa.string())
+    part = pa.array([title(value)] * table.num_rows, pa.string())
     return table.drop_columns("read").add_column(0, "part", part).append_column("decides", decides)
 
 
@@ -146,7 +146,8 @@ def _deciding(operator: str, rows: list[_Read], t: dt.datetime) -> set[int]:
     return {place for place, _ in chosen}
 
 
-def _title(value: Aggregate | PatientFact) -> str:
+def title(value: Aggregate | PatientFact) -> str:
+    """A value as `Explanation.rows` names it in `part`."""
     if isinstance(value, PatientFact):
         return f"{value.operator} of the patient"
     of = "encounters" if isinstance(value.rows, Encounters) else str(value.rows.concepts)

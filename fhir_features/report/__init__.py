@@ -4,6 +4,7 @@ Each is one HTML file that loads nothing and runs nothing. Jinja2 is imported on
 """
 
 from fhir_features.report.disclosure import SUPPRESS_BELOW, Disclosure
+from fhir_features.report.explained import ExplanationPage
 from fhir_features.report.report import Report, make_report
 
-__all__ = ["SUPPRESS_BELOW", "Disclosure", "Report", "make_report"]
+__all__ = ["SUPPRESS_BELOW", "Disclosure", "ExplanationPage", "Report", "make_report"]

@@ -30,9 +30,14 @@ def element(name: str, *children: str, **attributes: object) -> Markup:
     return Markup(f"<{name}{written}>{''.join(escape(child) for child in children)}</{name}>")
 
 
-def picture(width: float, height: float, says: str | None, *children: str, class_: str = "chart") -> Markup:
-    """A drawing that a screen reader reads as one picture, which `says` describes; None: it passes over it."""
-    spoken = {"role": "img", "aria_label": says} if says else {"aria_hidden": "true"}
+def picture(
+    width: float, height: float, says: str | None, *children: str, class_: str = "chart", role: str = "img"
+) -> Markup:
+    """A drawing that a screen reader reads as one picture, which `says` describes; None: it passes over it.
+
+    With the role `group` what is in it is read, too.
+    """
+    spoken = {"role": role, "aria_label": says} if says else {"aria_hidden": "true"}
     return element("svg", *children, viewBox=f"0 0 {_number(width)} {_number(height)}", **spoken, class_=class_)
 
 

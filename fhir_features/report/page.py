@@ -34,10 +34,11 @@ def render(template: str, **given: Any) -> str:
     return pages.get_template(template).render(style=Markup(style), style_sha256=digest, **given)
 
 
-def write_page(path: Path, page: str) -> Path:
-    """Write a page to a file, whole or not at all. Raises UsageError when it cannot be written."""
+def write_page(path: Path, page: str, *, mode: int = 0o666) -> Path:
+    """Write a page to a file with this mode (less the umask), whole or not at all. Raises UsageError when it cannot."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        aside.touch(mode)
         aside.write_text(page, encoding="utf-8")
         aside.replace(path)
     except OSError as error:

@@ -123,7 +123,7 @@ def test_features_are_answered_as_a_training_set_is(hospital: Hospital, exact: R
     north = next(each for each in sex.sites if each.site == "north")
     assert {bin_.label: bin_.count for bin_ in north.bins} == dict(answers["sex"].value_counts().iter_rows())
     hba1c = diabetes.features[0]
-    assert (hba1c.definition, hba1c.unit) == ("last, within 365d, of results of loinc:4548-4 in %", "%")
+    assert (hba1c.definition, hba1c.unit) == ("last of loinc:4548-4 within 365d, in %", "%")
 
 
 def test_no_small_count_is_told_and_none_is_exact(told: Report):

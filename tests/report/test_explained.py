@@ -1,0 +1,139 @@
+"""The clinician's page: what counted and what did not, with both clocks drawn."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from pathlib import Path
+
+import pytest
+from browser import Browser
+from click.testing import CliRunner
+from hospital import HOSTILE, NOW, Hospital
+from test_in_browser import REACHABLE, check
+
+from fhir_features.cli import cli
+from fhir_features.report import ExplanationPage
+from fhir_features.report.timeline import Lane, Question, Span, close_up, whole_span
+
+HBA1C = "diabetes:hba1c_last_1y"
+DAY = dt.timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def page(hospital: Hospital) -> ExplanationPage:
+    """Before the newest HbA1c of the first patient was corrected."""
+    return hospital.store.explanation_page(HBA1C, "patient-001", NOW, site="north")
+
+
+@pytest.fixture(scope="module")
+def file(page: ExplanationPage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return page.save(tmp_path_factory.mktemp("why") / "why.html")
+
+
+def test_each_version_is_in_the_table_with_its_verdict(page: ExplanationPage):
+    (part,) = page.parts()
+    explained = page.explained.rows.to_pylist()
+    assert [(row.resource_id, row.version, row.verdict) for row in part.rows] == [
+        (row["resource_id"], row["version"], row["verdict"]) for row in explained
+    ]
+    assert part.verdicts[0] == ("counts", sum(row["verdict"] == "counts" for row in explained))
+    corrected, correction = part.rows[-2:]
+    assert (corrected.decides, corrected.counts, corrected.closed_at) == (True, True, NOW + DAY)
+    assert (correction.counts, correction.verdict, correction.known_at) == (False, "it was not yet known", NOW + DAY)
+    assert correction.says == f"{float(corrected.says.removesuffix(' %')) + 1.4:g} %"
+
+
+def test_the_lag_is_told_in_words(page: ExplanationPage):
+    row = page.parts()[0].rows[-2]
+    assert row.true_at is not None
+    assert row.lag == f"{round((row.known_at - row.true_at) / dt.timedelta(hours=1))} h later"
+
+
+def test_every_lane_leads_to_its_row(page: ExplanationPage):
+    html = page.html()
+    rows = set(re.findall(r'<tr id="(row-\d+)"', html))
+    assert set(re.findall(r'<a href="#(row-\d+)"', html)) == rows
+    assert len(rows) == page.explained.rows.num_rows
+
+
+def test_nobody_else_is_on_the_page_and_hostile_names_are_text(hospital: Hospital):
+    html = hospital.store.explanation_page(HBA1C, "patient-002", NOW, site=HOSTILE).html()
+    assert set(re.findall(r"patient-\d{3}", html)) == {"patient-002"}
+    assert HOSTILE not in html
+    assert "<script" not in html
+
+
+def test_a_value_of_an_expression_or_of_the_patient_has_a_part_of_its_own(hospital: Hospital):
+    age = hospital.store.explanation_page("diabetes:age", "patient-001", NOW, site="north")
+    (part,) = age.parts()
+    assert (part.title, part.whole) == ("age of the patient", None)
+    assert "patient-001" in age.html()
+
+
+def test_of_a_patient_who_is_not_known_it_is_said(hospital: Hospital):
+    html = hospital.store.explanation_page(HBA1C, "nobody", NOW, site="north").html()
+    assert "The store knew no such patient then" in html
+    assert "No version bears on it" in html
+
+
+def lane(true_at: dt.datetime, known_at: dt.datetime, *, decides: bool = False) -> Lane:
+    return Lane(1, "7 %", true_at, known_at, None, decides, decides, "counts")
+
+
+def test_the_drawn_time_is_the_window_and_what_comes_soon_after():
+    asked = Question(NOW, NOW, NOW - 100 * DAY, NOW)
+    lanes = [lane(NOW - 300 * DAY, NOW - 299 * DAY), lane(NOW - 2 * DAY, NOW + 20 * DAY), lane(NOW, NOW + 300 * DAY)]
+    span = whole_span(lanes, asked)
+    assert NOW - 110 * DAY < span.first < NOW - 100 * DAY
+    assert NOW + 20 * DAY < span.last < NOW + 30 * DAY
+
+
+def test_all_of_the_past_is_drawn_where_the_window_is_open():
+    asked = Question(NOW, NOW, None, NOW)
+    assert whole_span([lane(NOW - 900 * DAY, NOW - 899 * DAY)], asked).first < NOW - 900 * DAY
+    assert whole_span([], asked).length > dt.timedelta(0)
+
+
+def test_what_is_too_near_to_t_to_be_seen_is_drawn_again():
+    asked = Question(NOW, NOW, NOW - 365 * DAY, NOW)
+    hour = dt.timedelta(hours=1)
+    span = close_up([lane(NOW - 4 * hour, NOW - hour, decides=True), lane(NOW - 3 * hour, NOW + 2 * hour)], asked)
+    assert span is not None
+    assert span.holds(NOW - 4 * hour)
+    assert span.holds(NOW + 2 * hour)
+    assert span.length < dt.timedelta(days=1)
+    assert close_up([lane(NOW - 300 * DAY, NOW - 299 * DAY, decides=True)], asked) is None
+    assert close_up([lane(NOW - 2 * hour, NOW - hour)], asked) is None
+
+
+def test_what_lies_outside_is_drawn_at_the_edge():
+    span = Span(NOW, NOW + DAY)
+    assert span.x(NOW - DAY) == span.x(NOW) < span.x(NOW + DAY / 2) < span.x(NOW + DAY) == span.x(NOW + 9 * DAY)
+
+
+def test_the_command_writes_the_page(hospital: Hospital, page: ExplanationPage, tmp_path: Path):
+    question = ["explain", HBA1C, "--patient", "patient-001", "--site", "north", "--at", NOW.isoformat()]
+    file = tmp_path / "why.html"
+    words = ["--config", str(hospital.folder), *question, "--html", str(file)]
+    done = CliRunner().invoke(cli, words, catch_exceptions=False)
+    assert done.stdout == f"{file}\n"
+    assert file.read_text() == page.html()
+    assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_page_is_quiet_alone_and_readable(browser: Browser, file: Path, dark: bool):
+    check(browser, file, dark=dark)
+
+
+def test_a_lane_is_reached_by_keyboard_and_leads_to_its_row(browser: Browser, file: Path):
+    shown = browser.open(file)
+    number = shown.evaluate(f"{REACHABLE}.length")
+    reached = []
+    for _ in range(number):
+        shown.press_tab()
+        reached.append(shown.evaluate(f"{REACHABLE}.indexOf(document.activeElement)"))
+    assert reached == list(range(number))
+    shown.evaluate("document.querySelector('.timeline a').dispatchEvent(new MouseEvent('click', {cancelable: true}))")
+    assert shown.evaluate("document.querySelector('tr:target').id") == "row-1"
