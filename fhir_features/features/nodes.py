@@ -128,6 +128,13 @@ class Feature(Node):
     name: str
     value: Value
 
+    def __repr__(self) -> str:
+        from fhir_features.features.wording import in_words
+
+        return f"<Feature {self.name}: {in_words(self.value)}>"
+
+    __str__ = __repr__
+
 
 def canonical_json(value: Any) -> str:
     """Plain data as JSON in one way only: sorted keys, no spaces, UTF-8."""

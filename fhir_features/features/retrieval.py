@@ -63,6 +63,17 @@ class TrainingSet:
     provenance: Provenance
     spines: Path
 
+    def __repr__(self) -> str:
+        # Counts and names alone: this is what a log has.
+        views = ", ".join(f"{len(names)} features of {locked.view.name}" for locked, names in self.provenance.views)
+        warned = f"; warnings: {len(self.summary.warnings)}" if self.summary.warnings else ""
+        return f"<TrainingSet of {self.table.num_rows:,} rows: {views}; store_seq {self.provenance.store_seq}{warned}>"
+
+    def _repr_html_(self) -> str:
+        from fhir_features.notebook import training_set_html
+
+        return training_set_html(self)
+
     @cached_property
     def receipt(self) -> Receipt:
         """What the answers rest on, and their hash. Raises UsageError for a column that cannot be hashed."""

@@ -26,6 +26,7 @@ from fhir_features.features.nodes import (
     Window,
 )
 from fhir_features.features.terms import ontologies
+from fhir_features.features.wording import in_words, rows_in_words
 from fhir_features.features.words import (
     CLINICAL_STATUSES,
     ORDER_STATUSES,
@@ -46,6 +47,9 @@ class Unnamed:
 
     def __init__(self, value: Value) -> None:
         self.value = value
+
+    def __repr__(self) -> str:
+        return f"<Unnamed: {in_words(self.value)}>"
 
     def named(self, name: str) -> Feature:
         """The feature, under the name of its column: lower-case letters, digits and underscores."""
@@ -124,6 +128,9 @@ class Series(Generic[RowsT]):
 
     def __init__(self, rows: RowsT) -> None:
         self.rows: RowsT = rows
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {rows_in_words(self.rows)}>"
 
     def count(self, *, within: Within = None) -> Unnamed:
         """How many rows; 0 for a patient who is known and has none."""

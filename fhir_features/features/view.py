@@ -10,6 +10,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from textwrap import shorten
 from typing import Any, Literal
 
 from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
@@ -50,6 +51,17 @@ class FeatureView(Node):
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"])
             raise DefinitionError(f"feature view '{fields.get('name', '')}', {where}: {problem['msg']}") from None
+
+    def __repr__(self) -> str:
+        names = shorten(", ".join(feature.name for feature in self.features), 80, placeholder=" ...")
+        return f"<FeatureView {self.name}, {self.cadence}: {names}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from fhir_features.notebook import view_html
+
+        return view_html(self)
 
     @field_validator("entity", mode="before")
     @classmethod

@@ -6,6 +6,7 @@ that says what was meant, not what it came to; `Ontologies.expand` gives the cod
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -51,6 +52,14 @@ class ConceptSet(BaseModel):
             return f"{self.concept}{words[self.reach]}"
         sign = " | " if self.operation == "union" else " - "
         return "(" + sign.join(str(part) for part in self.parts) + ")"
+
+    def __repr__(self) -> str:
+        return f"<ConceptSet: {shorten(str(self), 120, placeholder=' ...')}>"
+
+    def _repr_html_(self) -> str:
+        from fhir_features.notebook import concept_set_html
+
+        return concept_set_html(self)
 
     def selections(self) -> tuple[tuple[Concept, Reach], ...]:
         """Every concept that the definition names, with what it reaches, in the order of writing."""

@@ -19,7 +19,7 @@ from fhir_features.ontology.catalog import Catalog
 from fhir_features.ontology.concept_sets import ConceptSet
 from fhir_features.ontology.diff import Change, release_changes
 from fhir_features.ontology.impact import Impact, impact
-from fhir_features.ontology.search import Found, search
+from fhir_features.ontology.search import Found, search, titles
 from fhir_features.ontology.systems import Concept, ontologies_home, systems
 from fhir_features.ontology.units import Units
 from fhir_features.ontology.value_sets import locked_value_set
@@ -160,6 +160,10 @@ class Ontologies:
     def search(self, term: str, system: str | None = None, limit: int = 50) -> list[Found]:
         """The concepts whose names have all words of a term, the shortest names first, each code once."""
         return search(self._catalog, term, system, limit)
+
+    def titles(self, concepts: Sequence[Concept]) -> dict[Concept, str]:
+        """The names of concepts in the latest release that has them; those without one are left out."""
+        return titles(self._catalog, concepts)
 
     def resolve_code(self, system: str, code: str, on: dt.date | None = None) -> list[Resolved]:
         """What one code stands for on a date, or at all times, as `resolve_dictionary` answers.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fhir_features.errors import UsageError
-from fhir_features.ontology.catalog import Catalog
+from fhir_features.ontology.catalog import WANTED, Catalog
 from fhir_features.ontology.systems import Concept
 
 
@@ -26,6 +27,26 @@ def search(catalog: Catalog, term: str, system: str | None, limit: int) -> list[
     rows = catalog.query(_SEARCH, {"words": words, "system": system, "limit": limit})
     return [Found(Concept(system, code), name, artifact) for system, code, name, artifact in rows]
 
+
+def titles(catalog: Catalog, concepts: Sequence[Concept]) -> dict[Concept, str]:
+    """The names of concepts in the latest release that has them; those without one are left out."""
+    rows = catalog.query_concepts(_TITLES, concepts)
+    return {Concept(system, code): title for system, code, title in rows}
+
+
+_TITLES = f"""
+WITH {WANTED}
+SELECT
+  system,
+  code,
+  arg_max(display, artifact) AS title
+FROM wanted
+JOIN concept USING (system, code)
+WHERE display IS NOT NULL
+GROUP BY
+  system,
+  code
+"""
 
 _SEARCH = """
 WITH names AS (
