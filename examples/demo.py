@@ -109,7 +109,7 @@ def train(store: FeatureStore, now: dt.datetime) -> None:
         instants = [now - dt.timedelta(days=30 * month) for month in range(12)]
         patients = [f"patient-{number:03d}" for number in range(1, PATIENTS + 1)]
         spine = _spine([(patient_id, at) for patient_id in patients for at in instants])
-        training = store.get_historical_features(spine, ["diabetes", "cardiovascular:systolic_last_1y"])
+        training = store.get_historical_features(spine, ["labs", "chronic_conditions", "vitals:systolic_last_1y"])
         shares = ", ".join(f"{share:.0%} {source}" for source, share in training.summary.shares.items())
         say(f"{training.summary.rows} rows x {training.table.num_columns} columns; known through {shares}")
 
@@ -127,10 +127,10 @@ def serve(store: FeatureStore) -> None:
         loaded = materialize(store)
         say(f"{', '.join(each.view for each in loaded)} up to {_written(loaded[0].until)}")
     with step("online") as say:
-        served = _online(store)
-        offline = (
-            store.get_historical_features(_spine([(PERSON, loaded[0].until)]), ["diabetes"]).to_arrow().to_pylist()
-        )
+        answered = store.get_online_features(["labs:hba1c_last_1y", "labs:glucose_last_1y"], [{"patient_id": PERSON}])
+        served = {name: values[0] for name, values in answered.columns.items()}
+        (until,) = [each.until for each in loaded if each.view == "labs"]
+        offline = store.get_historical_features(_spine([(PERSON, until)]), ["labs"]).to_arrow().to_pylist()
         same = all(offline[0][name] == value for name, value in served.items())
         say(f"{PERSON}: {served} ({'the same' if same else 'NOT the same'} offline)")
         if not same:
@@ -178,17 +178,6 @@ def _configure(base_url: str, migrated_before: dt.datetime) -> None:
 def _spine(rows: Sequence[tuple[str, dt.datetime | None]]) -> pa.Table:
     patients, instants = zip(*rows, strict=True)
     return pa.table({"patient_id": patients, "event_timestamp": pa.array(instants, pa.timestamp("us", "UTC"))})
-
-
-def _online(store: FeatureStore) -> dict[str, Any]:
-    import feast
-
-    serving = feast.FeatureStore(repo_path=str(DEMO / "feature_repo"))
-    names = [feature.name for feature in store.view("diabetes").features]
-    served = serving.get_online_features(
-        features=[f"diabetes:{name}" for name in names], entity_rows=[{"site": "north", "patient_id": PERSON}]
-    ).to_dict()
-    return {name: served[name][0] for name in names}
 
 
 def _one_clock(store: FeatureStore, loinc: str, at: dt.datetime) -> float:

@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 _WHERE: dict[str, str] = {
+    "FeatureService": "fhir_features.features",
     "FeatureStore": "fhir_features.store",
     "FeatureView": "fhir_features.features",
     "between": "fhir_features.features",

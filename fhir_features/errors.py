@@ -109,6 +109,12 @@ class ReproductionError(FhirFeaturesError):
     exit_code = 41
 
 
+class OnlineStoreError(FhirFeaturesError):
+    """The online store of the Feast repository is down, or did not take or give rows."""
+
+    exit_code = 42
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A closing clause for an error about an unknown word: the nearest known one, else all of them."""
     names = sorted(known)

@@ -45,6 +45,7 @@ _intact: set[tuple[Path, str]] = set()
 @contextmanager
 def alone(lock: Path, what: str) -> Iterator[None]:
     """Hold a lock file, as the only process. Raises LakeLocked when another one does: "`what` by process 4711 …"."""
+    make_folder(lock.parent)
     # Not opened with "w": that would wipe out what the holder has written.
     with lock.open("a+", encoding="utf-8") as file:
         try:

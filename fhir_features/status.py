@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fhir_features.errors import DefinitionError
-from fhir_features.features.tables import newest_file, reached, table_folder
+from fhir_features.features.table_log import newest_file, reached, table_folder
 from fhir_features.lake import create_views, newest_store_seq, reading
 from fhir_features.sources.landing import RUN_FOLDERS, runs_of_source
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,29 +18,33 @@ from fhir_features.errors import UsageError, did_you_mean
 from fhir_features.features.anchors import Spine, anchored_rows
 from fhir_features.features.assurance import Assurance, assure
 from fhir_features.features.audit import Audit, audit_leakage
-from fhir_features.features.cadence import Lag, asked_at, read_serving
+from fhir_features.features.cadence import ON_CHANGE, Lag, asked_at, read_serving
 from fhir_features.features.compile import compile_features
 from fhir_features.features.engine import stand_at
 from fhir_features.features.explain import Explanation, explain
 from fhir_features.features.history import RecordedView, find_version, record, record_of, recorded_views, restore
 from fhir_features.features.invented import read_patients
 from fhir_features.features.receipts import read_receipt
-from fhir_features.features.repository import TESTS_NAME, load_spines, load_views
+from fhir_features.features.repository import TESTS_NAME, load_services, load_spines, load_views
 from fhir_features.features.reproduce import Reproduction, kept_spine, reproduce
 from fhir_features.features.retrieval import Request, TrainingSet, requests, retrieve, served_by
+from fhir_features.features.service import FeatureService
 from fhir_features.features.spine import as_arrow, read_spine
-from fhir_features.features.tables import Build, build, restate
+from fhir_features.features.tables import Build, build, refresh, restate
 from fhir_features.features.terms import ontologies
 from fhir_features.features.view import FeatureView, LockedView
 from fhir_features.features.view_diff import ViewDiff, diff_views
 from fhir_features.lake import Evidence, evidence, newest_store_seq, reading
 from fhir_features.report import SUPPRESS_BELOW, Disclosure, ExplanationPage, Report, make_report
+from fhir_features.sources.progress import Progress, silent
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+    from fhir_features.feast import Materialized, OnlineFeatures, OnlineReader, Parity
     from fhir_features.interop import MedsDataset
+    from fhir_features.job import RunRecord
     from fhir_features.normalize import RunSummary
     from fhir_features.sources import PullSummary
     from fhir_features.status import Status
@@ -66,6 +70,11 @@ class FeatureStore:
         if name not in self.views:
             raise UsageError(f"there is no feature view '{name}': {did_you_mean(name, self.views)}")
         return self.views[name]
+
+    @cached_property
+    def services(self) -> dict[str, FeatureService]:
+        """The feature services of the definitions, by name. Raises DefinitionError."""
+        return load_services(self.config.features.path)
 
     @cached_property
     def spines(self) -> dict[str, Spine]:
@@ -148,6 +157,81 @@ class FeatureStore:
             store_seq = newest_store_seq(con)
             stand_at(con, ontologies(), store_seq)
             return restate(con, ontologies(), chosen, self.tables, store_seq=store_seq)
+
+    def refresh(self, patients: Sequence[str | tuple[str, str]], views: Sequence[str] = ()) -> list[Materialized]:
+        """Answer some patients now: first into the feature tables, then into the online store.
+
+        `patients`: (site, patient_id), or patient_id alone when the configuration has one site. `views`: those named,
+        which must be of cadence on_change, or all that are. "Now" is what has been normalized, up to the watermarks.
+        What a build of the views has not loaded yet is loaded, too, so that tables and online store agree.
+
+        Raises UsageError, FeatureTableError for a view that was not built, and what `fhir_features.feast.materialize`
+        raises.
+        """
+        from fhir_features.feast import materialize
+
+        named = [self._person(patient) for patient in patients]
+        if not named:
+            raise UsageError("refresh() of no patients: name at least one")
+        chosen = [self.view(name) for name in views] or [
+            view for view in self.views.values() if view.cadence == ON_CHANGE
+        ]
+        for view in chosen:
+            with reading(self.lake) as con:
+                store_seq = newest_store_seq(con)
+                stand_at(con, ontologies(), store_seq)
+                refresh(con, ontologies(), view, self.tables, named, store_seq=store_seq)
+        loaded = materialize(self, [view.name for view in chosen]) if chosen else []
+        self._forget_online()
+        return loaded
+
+    def materialize(
+        self,
+        views: Sequence[str] = (),
+        *,
+        pulls: bool = True,
+        anew: bool = False,
+        progress: Progress = silent,
+    ) -> RunRecord:
+        """Bring the named views, or all, up to date online: pull, normalize, build and load what is new.
+
+        Without `pulls` no source is asked; with `anew` all rows are loaded. What fails is in the record, which has an
+        exit code, too. Raises LakeLocked, GateRefused, UsageError, ConfigError (`fhir_features.job.run`).
+        """
+        from fhir_features.job import run
+
+        record = run(self, views, pulls=pulls, anew=anew, progress=progress)
+        self._forget_online()
+        return record
+
+    @cached_property
+    def online(self) -> OnlineReader:
+        """What answers `get_online_features`: it keeps the Feast repository open, and what it has looked up there."""
+        from fhir_features.feast import OnlineReader, open_repository
+
+        return OnlineReader(open_repository(self), self.sites)
+
+    def get_online_features(
+        self, features: str | Sequence[str] | FeatureService, entity_rows: Sequence[Mapping[str, str]]
+    ) -> OnlineFeatures:
+        """What the online store answers about some patients, how old that is, and whether it is too old.
+
+        `features`: "view:feature", "view" or a FeatureService, as registered with Feast. `entity_rows`: mappings with
+        `site` (may be absent when the configuration has one) and `patient_id`. Rows and columns come in the order of
+        the request. An answer is stale when it is older than its view's `max_age`.
+
+        Raises UsageError, FeatureTableError for a view that is not registered or not loaded, OnlineStoreError.
+        """
+        return self.online.read(features, entity_rows)
+
+    def parity(self, views: Sequence[str] = (), *, patients: int = 1_000, seed: int = 0) -> list[Parity]:
+        """Is what the online store answers what the engine answers at the instant that was loaded? Samples patients.
+
+        Raises UsageError, FeatureTableError, OnlineStoreError, LakeError.
+        """
+        from fhir_features.feast import parity
+
+        return parity(self, views, patients=patients, seed=seed)
 
     def explain(
         self,
@@ -307,6 +391,18 @@ class FeatureStore:
         frame = kept_spine(self.spines_kept, read) if spine is None else read_spine(spine, sites=self.sites)
         with reading(self.lake) as con:
             return reproduce(con, read, frame, spines=self.spines_kept)
+
+    def _forget_online(self) -> None:
+        if "online" in self.__dict__:
+            self.online.forget()
+
+    def _person(self, patient: str | tuple[str, str]) -> tuple[str, str]:
+        if not isinstance(patient, str):
+            site, patient_id = patient
+            return site, patient_id
+        if len(self.sites) != 1:
+            raise UsageError(f"there are {len(self.sites)} sites: name each patient as (site, patient_id)")
+        return self.sites[0], patient
 
     def _one_feature(self, name: str) -> Request:
         """What asks for one feature, "view:feature"."""

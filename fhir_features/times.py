@@ -24,6 +24,9 @@ _DURATION = re.compile(r"(\d{1,6})\s*(s|min|h|d|w)")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=UTC)
 DAY_US = _MICROSECONDS["d"]
 
+# How far two clocks may be apart before one of them is called wrong.
+CLOCK_SKEW = dt.timedelta(minutes=5)
+
 
 def duration_us(text: str) -> int:
     """The length of a duration such as `24h` in microseconds. Raises ValueError with one clear line."""

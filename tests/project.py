@@ -14,7 +14,7 @@ from fhir_features.synthetic import TIME_ZONE, later, population, write_ndjson
 ROOT = Path(__file__).parents[1]
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 FEATURES = """
-from fhir_features.features import FeatureView, condition, medication, observation, patient
+from fhir_features.features import FeatureService, FeatureView, condition, medication, observation, patient
 
 hba1c = observation("loinc:4548-4", unit="%")
 glucose = observation("loinc:2339-0", unit="mg/dL")
@@ -33,8 +33,17 @@ diabetes = FeatureView(
         patient.sex().named("sex"),
         patient.age().named("age"),
     ],
+    description="Diabetes and what it is treated with.",
+    owner="diabetologists",
+    max_age="26h",
 )
-kidney = FeatureView(name="kidney", entity=patient, features=[creatinine.last().named("creatinine_last")])
+kidney = FeatureView(
+    name="kidney",
+    entity=patient,
+    features=[creatinine.last().named("creatinine_last", "Newest creatinine")],
+    max_age="1s",
+)
+model = FeatureService(name="model", features=["kidney", "diabetes:age", "diabetes:hba1c_last"])
 """
 
 

@@ -31,6 +31,7 @@ COMMANDS = (
     "audit-leakage",
     "materialize",
     "export-meds",
+    "parity",
     "report",
     "ontology",
     "verify",

@@ -62,7 +62,7 @@ def show_view(config_path: str, view: str, sql: bool) -> None:
 
     store = FeatureStore(config_path)
     locked = store.locked(view)
-    shown = {"version": locked.version, **locked.view.definition()}
+    shown = {"version": locked.version, **locked.view.model_dump(mode="json")}
     print(store.sql(locked.view) if sql else json.dumps(shown, indent=2))
 
 

@@ -1,10 +1,10 @@
-"""`fhir-features materialize`: load what has been built into the online store of the Feast repository."""
+"""`fhir-features materialize`: from the sources to the online store, as a job to schedule."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -13,25 +13,41 @@ from fhir_features.cli.teaching import examples
 
 @click.command(epilog=examples("fhir-features materialize", "fhir-features materialize diabetes"))
 @click.argument("views", nargs=-1, metavar="[VIEW]...")
-@click.option("--json", "as_json", is_flag=True, help="Print what was loaded as JSON.")
+@click.option("--no-pull", is_flag=True, help="Ask no source: go on from what has landed.")
+@click.option("--anew", is_flag=True, help="Load everything again, as into an online store that was emptied.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record of the run.")
 @click.pass_obj
-def command(config_path: str, views: Sequence[str], as_json: bool) -> None:
-    """Load what the named feature views, or all, have built since the last time into the online store.
+def command(config_path: str, views: Sequence[str], no_pull: bool, anew: bool, as_json: bool) -> None:
+    """Bring the named feature views, or all, up to date in the online store of the Feast repository.
 
-    Printed is the interval of answered_at that was loaded of each view: from the beginning the first time, and never
-    beyond the watermark. With --json the same, as a list of {view, since, until}; a since of null is the beginning,
-    both are null when there was nothing new.
+    Pulls, normalizes, builds and loads what is new, one run at a time. What fails for one source or view does not keep
+    the others back: the exit code is that of the first failure, and the same command goes on from there.
+
+    Printed is, of each view, the interval of answered_at that was loaded: from the beginning the first time, and never
+    beyond the watermark. With --json the record of the run, as it lies in the warehouse's folder `runs`: {run_id,
+    package, started_at, finished_at, state, exit_code, steps: [{name, started_at, finished_at, done, failures}]}. What
+    the step `load` has done is a list of {view, since, until, patients}; a since of null is the beginning, both are
+    null when there was nothing new.
     """
-    from fhir_features.feast import materialize
+    from fhir_features.sources import on_terminal
     from fhir_features.store import FeatureStore
 
-    loaded = materialize(FeatureStore(config_path), views)
+    with on_terminal() as progress:
+        record = FeatureStore(config_path).materialize(views, pulls=not no_pull, anew=anew, progress=progress)
     if as_json:
-        print(json.dumps([dataclasses.asdict(each) for each in loaded], default=lambda at: at.isoformat(), indent=2))
-        return
-    for each in loaded:
-        if each.until is None:
-            print(f"{each.view}: nothing new")
-        else:
-            since = each.since.isoformat(timespec="seconds") if each.since else "the beginning"
-            print(f"{each.view}: loaded from {since} to {each.until.isoformat(timespec='seconds')}")
+        print(record.to_json(), end="")
+    else:
+        for each in (each for step in record.steps if step.name == "load" for each in step.done):
+            print(_said(each))
+    for failure in record.failures:
+        print(f"error: {failure.message}", file=sys.stderr)
+    if record.exit_code:
+        sys.exit(record.exit_code)
+
+
+def _said(loaded: dict[str, Any]) -> str:
+    view, since, until = loaded["view"], loaded["since"], loaded["until"]
+    if until is None:
+        return f"{view}: nothing new"
+    begin = since.isoformat(timespec="seconds") if since else "the beginning"
+    return f"{view}: {loaded['patients']:,} patients loaded, from {begin} to {until.isoformat(timespec='seconds')}"

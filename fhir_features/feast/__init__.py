@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 from fhir_features.feast.checks import examine_repository
 from fhir_features.feast.materializing import Materialized, materialize
 from fhir_features.feast.objects import feast_objects
+from fhir_features.feast.online import Freshness, OnlineFeatures, OnlineReader
+from fhir_features.feast.parity import Parity, parity
+from fhir_features.feast.repository import open_repository
 
 if TYPE_CHECKING:
     from fhir_features.feast.offline_store import FhirOfflineStore, FhirOfflineStoreConfig
@@ -16,10 +19,16 @@ if TYPE_CHECKING:
 __all__ = [
     "FhirOfflineStore",
     "FhirOfflineStoreConfig",
+    "Freshness",
     "Materialized",
+    "OnlineFeatures",
+    "OnlineReader",
+    "Parity",
     "examine_repository",
     "feast_objects",
     "materialize",
+    "open_repository",
+    "parity",
 ]
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fhir_features.errors import FeatureTableError
 from fhir_features.features.table_files import checked_files
-from fhir_features.features.tables import Reached, newest_file, reached, table_files, table_folder
+from fhir_features.features.table_log import Reached, newest_file, reached, table_files, table_folder
 
 if TYPE_CHECKING:
     from fhir_features.store import FeatureStore

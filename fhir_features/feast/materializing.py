@@ -1,37 +1,42 @@
 """Which rows of the feature tables has the online store not seen yet? In go a FeatureStore and the names of views; out
-comes what Feast has loaded of each into its online store, as an interval of `answered_at`.
+comes what was loaded of each into the online store of the Feast repository, as an interval of `answered_at`.
 
-Feast keeps only instants, and a table's sites come each to their own watermark. So the build that was loaded last is
-kept as a tag of the view in Feast's registry, which `feast apply` takes away again: then everything is loaded anew.
+Of each patient with a row in a build that was not loaded yet, the newest row is written through Feast's own online
+store, whichever it is: the cost follows the patients that were touched. Writing a row twice changes nothing, and what
+was loaded is written down last, so a load that was cut off is repaired by running it again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import io
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fhir_features.errors import FeatureTableError
+import pyarrow as pa
+
+from fhir_features.errors import FeatureTableError, FhirFeaturesError, OnlineStoreError
+from fhir_features.feast.repository import Loaded, keep_loaded, loaded, open_repository, quiet, registered
 from fhir_features.features.table_files import checked_files
-from fhir_features.features.tables import Reached, newest_file, reached, table_folder
+from fhir_features.features.table_log import Reached, newest_file, newest_rows, reached, table_folder
+from fhir_features.files import alone
 from fhir_features.private import owner_only
+from fhir_features.sources.progress import Progress, silent
+from fhir_features.times import CLOCK_SKEW
 
 if TYPE_CHECKING:
     from fhir_features.features import FeatureView
     from fhir_features.store import FeatureStore
 
-_BEGINNING = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
-_LOADED = "loaded_build"
+BEGINNING = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
+_PATIENTS_A_BATCH = 5_000
 
 
 @dataclass(frozen=True)
 class Materialized:
-    """What was loaded of one view: the rows with `since` <= answered_at <= `until` (UTC).
+    """What was loaded of one view: the newest rows of `patients` patients, from `since` on, up to `until` (UTC).
 
     A `since` of None is the beginning of time; both are None when the online store has everything already.
     """
@@ -39,33 +44,27 @@ class Materialized:
     view: str
     since: dt.datetime | None
     until: dt.datetime | None
+    patients: int
 
 
 @owner_only()
-def materialize(store: FeatureStore, names: Sequence[str] = ()) -> list[Materialized]:
+def materialize(
+    store: FeatureStore, names: Sequence[str] = (), *, anew: bool = False, progress: Progress = silent
+) -> list[Materialized]:
     """Load what the named views, or all, have built since the last time into the online store of the Feast repository.
 
-    The repository is the folder of the definitions; its views must have been registered with `feast apply`. The first
-    load begins at the beginning of time, and none goes beyond the watermarks of the table: what a site's later builds
-    bring lies after its watermark.
+    The repository is the folder of the definitions; its views must have been registered with `feast apply`. With `anew`
+    everything is loaded, as into an online store that was emptied.
 
-    Raises UsageError for an unknown view, FeatureTableError for one that has not been built or applied, and for a
-    folder that is no Feast repository.
+    Raises LakeLocked while another process loads, UsageError for an unknown view, FeatureTableError for one that has
+    not been built or applied, whose table reaches into the future, or a folder that is no Feast repository, and
+    OnlineStoreError when the online store fails.
     """
     views = [store.view(name) for name in names] or list(store.views.values())
-    repository = store.config.features.path
-    if not (repository / "feature_store.yaml").exists():
-        raise FeatureTableError(
-            f"{repository} has no feature_store.yaml: make it a Feast repository, as the README says"
-        )
-    # Feast narrates on stdout, and turns on the warnings of the libraries beneath it.
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        import feast
-
-        warnings.simplefilter("ignore")
-        serving = feast.FeatureStore(repo_path=str(repository))
-        _make_private(serving, repository)
-        return [_materialize(serving, view, table_folder(store.tables, view)) for view in views]
+    serving = open_repository(store)
+    with loading(store), quiet():
+        _make_private(serving, store.config.features.path)
+        return [_materialize(serving, view, table_folder(store.tables, view), anew, progress) for view in views]
 
 
 def _make_private(serving: Any, repository: Path) -> None:
@@ -75,44 +74,97 @@ def _make_private(serving: Any, repository: Path) -> None:
         (repository / path).chmod(0o600)
 
 
-def _materialize(serving: Any, view: FeatureView, folder: Path) -> Materialized:
+def loading(store: FeatureStore) -> AbstractContextManager[None]:
+    """Have the online store to oneself: of two loads, the one with older rows must not come last. Raises LakeLocked."""
+    return alone(store.config.warehouse.path / "online.lock", "the online store is being loaded")
+
+
+def _materialize(serving: Any, view: FeatureView, folder: Path, anew: bool, progress: Progress) -> Materialized:
     newest = newest_file(folder)
     if newest is None:
         raise FeatureTableError(
             f"feature view '{view.name}' has no feature table yet: run `fhir-features build {view.name}`"
         )
     checked_files(folder)
+    feast_view = registered(serving, view.name, table=folder.name)
+    before = None if anew else loaded(serving, feast_view)
+    if before is not None and before.build == newest.stem:
+        return Materialized(view.name, None, None, 0)
     now = reached(newest)
-    loaded_build = _registered(serving, view, folder).tags.get(_LOADED)
-    if loaded_build == newest.stem:
-        return Materialized(view.name, None, None)
-    since = _since(now, folder / f"{loaded_build}.parquet")
-    until = max(now.watermarks.values())
-    serving.materialize(since, until, feature_views=[view.name])
-    loaded = serving.get_feature_view(view.name)
-    loaded.tags = {**loaded.tags, _LOADED: newest.stem}
-    serving.registry.apply_feature_view(loaded, serving.project)
-    return Materialized(view.name, None if since == _BEGINNING else since, until)
+    since, until = _since(before, now), max([*now.watermarks.values(), *now.refreshed_to.values()])
+    _check_is_past(view, until)
+    patients = 0
+    for batch in newest_rows(folder, view, after=before.build if before else None, rows=_PATIENTS_A_BATCH):
+        write_rows(serving, feast_view, batch)
+        patients += batch.num_rows
+        progress("online", f"patients of {view.name}", patients, None)
+    # What Feast takes for loaded ends where all sites have come, so that its own increments lose nothing.
+    serving.registry.apply_materialization(
+        feast_view, serving.project, since or BEGINNING, max(since or BEGINNING, min(now.watermarks.values()))
+    )
+    keep_loaded(serving, feast_view, newest.stem, now.watermarks)
+    # Vectors that a feature service of the user's keeps ready.
+    serving._precompute_affected_services([view.name])
+    return Materialized(view.name, since, until, patients)
 
 
-def _since(now: Reached, loaded_build: Path) -> dt.datetime:
-    """From when on the table has rows that have not been loaded."""
-    loaded = reached(loaded_build) if loaded_build.exists() else None
-    if loaded is None or loaded.watermarks.keys() != now.watermarks.keys():
-        return _BEGINNING
-    return min(loaded.watermarks.values())
-
-
-def _registered(serving: Any, view: FeatureView, folder: Path) -> Any:
-    from feast.errors import FeatureViewNotFoundException
-
+def write_rows(serving: Any, feast_view: Any, rows: pa.Table | pa.RecordBatch) -> None:
+    """Write rows of a feature table into the online store. Raises OnlineStoreError when it does not take them."""
+    data = list(_as_feast(rows, [field.name for field in feast_view.features]))
     try:
-        registered = serving.get_feature_view(view.name)
-    except FeatureViewNotFoundException:
-        registered = None
-    if registered is None or registered.tags.get("definition") != folder.name:
+        serving._get_provider().online_write_batch(serving.config, feast_view, data, None)
+    except FhirFeaturesError:
+        raise
+    except Exception as error:
+        # The messages of drivers can quote the rows, which are patient data: only their kind may get out.
+        raise OnlineStoreError(
+            f"the online store ({serving.config.online_store.type}) did not take the rows of '{feast_view.name}' "
+            f"({type(error).__name__}): see that it is up and that `feast apply` has been run, then run this again"
+        ) from None
+
+
+def _since(before: Loaded | None, now: Reached) -> dt.datetime | None:
+    """From when on the rows lie that are loaded; None when a site is loaded for the first time, with its whole past."""
+    if before is None or before.watermarks.keys() != now.watermarks.keys():
+        return None
+    return min(before.watermarks.values())
+
+
+def _check_is_past(view: FeatureView, until: dt.datetime) -> None:
+    now = dt.datetime.now(dt.UTC)
+    if until > now + CLOCK_SKEW:
         raise FeatureTableError(
-            f"feature view '{view.name}' is not registered with Feast as it is now: run `feast apply` in "
-            f"{serving.repo_path}"
+            f"the table of '{view.name}' reaches {until.isoformat(timespec='seconds')}, which is in the future: it is "
+            f"{now.isoformat(timespec='seconds')} by this machine's clock; set the clock right, or wait until then"
         )
-    return registered
+
+
+def _as_feast(rows: pa.Table | pa.RecordBatch, features: Sequence[str]) -> Iterator[Any]:
+    """Rows as an online store of Feast takes them: entity key, values, answered_at, published_at."""
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    sites = {site: Value(string_val=site) for site in rows.column("site").unique().to_pylist()}
+    columns = [_values(rows.column(name)) for name in features]
+    instants = (rows.column(name).to_pylist() for name in ("answered_at", "published_at"))
+    keys = (rows.column(name).to_pylist() for name in ("site", "patient_id"))
+    names = ["site", "patient_id"]
+    for site, patient_id, answered_at, published_at, *values in zip(*keys, *instants, *columns, strict=True):
+        key = EntityKey(join_keys=names, entity_values=[sites[site], Value(string_val=patient_id)])
+        yield key, dict(zip(features, values, strict=True)), answered_at, published_at
+
+
+def _values(column: pa.ChunkedArray | pa.Array) -> list[Any]:
+    """A column as Feast's values; equal ones that come often share one."""
+    from feast.protos.feast.types.Value_pb2 import Value
+
+    kinds = {pa.float64(): "double_val", pa.int64(): "int64_val", pa.bool_(): "bool_val", pa.string(): "string_val"}
+    kind = kinds[column.type]
+    made: dict[Any, Any] = {None: Value()}
+    values = []
+    for value in column.to_pylist():
+        found = made.get(value)
+        if found is None:
+            found = made[value] = Value(**{kind: value})
+        values.append(found)
+    return values

@@ -5,10 +5,12 @@ from fhir_features.features.define import coalesce, condition, encounter, medica
 from fhir_features.features.repository import load_views
 from fhir_features.features.retrieval import TrainingSet
 from fhir_features.features.series import between
+from fhir_features.features.service import FeatureService
 from fhir_features.features.summary import Summary
 from fhir_features.features.view import FeatureView
 
 __all__ = [
+    "FeatureService",
     "FeatureView",
     "Lag",
     "Summary",

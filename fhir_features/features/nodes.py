@@ -123,10 +123,11 @@ Expression.model_rebuild()
 
 
 class Feature(Node):
-    """A value with the name of its column."""
+    """A value with the name of its column. The description says it in the words of the clinic; it changes no answer."""
 
     name: str
     value: Value
+    description: str = ""
 
     def __repr__(self) -> str:
         from fhir_features.features.wording import in_words

@@ -1,6 +1,6 @@
-"""What a folder defines: its `features.py`, run, and every FeatureView and anchored spine found in it.
+"""What a folder defines: its `features.py`, run, and every FeatureView, FeatureService and anchored spine found in it.
 
-In goes the folder; out come the views by their names, and the spines by those of their variables. A mistake in the
+In goes the folder; out come views and services by their names, and spines by those of their variables. A mistake in the
 file is a DefinitionError of one line that names the file and the line.
 """
 
@@ -13,6 +13,7 @@ from types import ModuleType
 
 from fhir_features.errors import DefinitionError
 from fhir_features.features.anchors import Spine
+from fhir_features.features.service import FeatureService
 from fhir_features.features.view import FeatureView
 
 FILE_NAME = "features.py"
@@ -26,6 +27,15 @@ def load_views(folder: Path) -> dict[str, FeatureView]:
         if isinstance(value, FeatureView) and views.setdefault(value.name, value) != value:
             raise DefinitionError(f"{folder / FILE_NAME}: two feature views are named '{value.name}': rename one")
     return views
+
+
+def load_services(folder: Path) -> dict[str, FeatureService]:
+    """The feature services that `features.py` in a folder defines, by name, in the order of their definition."""
+    services: dict[str, FeatureService] = {}
+    for value in vars(_module(folder)).values():
+        if isinstance(value, FeatureService) and services.setdefault(value.name, value) != value:
+            raise DefinitionError(f"{folder / FILE_NAME}: two feature services are named '{value.name}': rename one")
+    return services
 
 
 def load_spines(folder: Path) -> dict[str, Spine]:

@@ -32,6 +32,7 @@ from fhir_features.features.receipts import (
     make_receipt,
     read_watermarks,
 )
+from fhir_features.features.service import FeatureService
 from fhir_features.features.spine import INSTANT, KEYS, TIME
 from fhir_features.features.summary import (
     Summary,
@@ -156,10 +157,12 @@ class Request:
 
 
 def requests(features: object, find: Callable[[str], LockedView]) -> list[Request]:
-    """What a list of "view:feature", "view" or FeatureView asks for, one request a view, in the order of the list.
+    """What a FeatureService, or a list of "view:feature", "view" or FeatureView asks for: one request a view, in order.
 
     `find` gives the view of a name, or of a name and a version (`view@1a2b3c`).
     """
+    if isinstance(features, FeatureService):
+        features = features.features
     if isinstance(features, str | FeatureView):
         features = [features]
     if not isinstance(features, Sequence) or not features:

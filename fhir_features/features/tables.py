@@ -4,21 +4,19 @@ In go a view and a connection that reads the lake as it stood at a store_seq; ou
 view's folder (`table_folder`), with rows (site, patient_id, answered_at, published_at, store_seq, features), ordered by
 bucket, site, patient and instant. "The latest row at or before T" of a patient is what the view, by its cadence, has
 answered at T. A build goes up to the last instant of the cadence at or before each site's watermark; what it reached
-stands in the file's metadata, where the next begins.
+stands in the file's metadata, where the next begins. A refresh answers some patients ahead of the next build.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fhir_features.errors import FeatureTableError
 from fhir_features.features.cadence import EXACT, Serving, read_cadence
@@ -26,34 +24,36 @@ from fhir_features.features.changes import changed_rows, create_previous
 from fhir_features.features.compile import Plan, compile_features, leaves
 from fhir_features.features.engine import answers, buckets_holding
 from fhir_features.features.instants import START, Span, create_spans, last_instants, next_instant, questions_of
-from fhir_features.features.nodes import canonical_json
 from fhir_features.features.operators import INSTANT_OPERATORS
-from fhir_features.features.spine import INSTANT
 from fhir_features.features.summary import resource_types
 from fhir_features.features.table_files import checked_files, write_file
+from fhir_features.features.table_log import (
+    Reached,
+    file_name,
+    newest_file,
+    reached,
+    refresh_name,
+    restatement,
+    table_folder,
+    table_schema,
+)
 from fhir_features.features.terms import create_members
 from fhir_features.features.view import FeatureView
 from fhir_features.files import alone, disk_errors, make_folder
-from fhir_features.lake import bucket_count
+from fhir_features.lake import bucket_count, bucket_sql
 from fhir_features.ontology import Ontologies
 
-_METADATA = b"fhir_features"
-_FOREIGN = "is no feature table file of this package: move it away"
+# A patient who was refreshed has rows already for the first part of what the next build spans.
+_NOT_REFRESHED = """NOT EXISTS (
+  SELECT 1
+  FROM previous p
+  WHERE p.site = q.site
+    AND p.patient_id = q.patient_id
+    AND p.answered_at >= q.t
+)"""
 
 # Rows whose questions are worked out together: each can give several.
 _ROWS_A_PASS = 300_000
-
-
-@dataclass(frozen=True)
-class Reached:
-    """How far the builds of a table have come, by site: the last instant answered, the store_seq, the end of the fill.
-
-    The fill is a site's first build, which answers for the time before the view was deployed. Instants are UTC.
-    """
-
-    watermarks: dict[str, dt.datetime]
-    store_seqs: dict[str, int]
-    filled_to: dict[str, dt.datetime]
 
 
 @dataclass(frozen=True)
@@ -65,35 +65,6 @@ class Build:
     file: Path | None
     rows: int
     watermarks: dict[str, dt.datetime]
-
-
-def table_folder(folder: Path, view: FeatureView) -> Path:
-    """Where the files of a view's table are: `<folder>/<view>/<first 12 of version>`.
-
-    A restatement is a table of its own, `<first 12 of version>-r<number>`; the newest one counts.
-    """
-    first = folder / view.name / view.version[:12]
-    restated = [each for each in first.parent.glob(f"{first.name}-r*") if any(each.glob("*.parquet"))]
-    return max(restated, key=_restatement, default=first)
-
-
-def table_files(folder: Path) -> list[Path]:
-    """The files of a table, in the order of their builds."""
-    return sorted(folder.glob("*.parquet"), key=_age)
-
-
-def newest_file(folder: Path) -> Path | None:
-    """The file of a table's last build; None before the first."""
-    return max(folder.glob("*.parquet"), key=_age, default=None)
-
-
-def reached(file: Path) -> Reached:
-    """What a file of a feature table says about how far it goes. Raises FeatureTableError for another file."""
-    try:
-        state = json.loads(pq.read_schema(file).metadata[_METADATA])
-        return Reached(_instants(state["watermarks"]), state["store_seqs"], _instants(state["filled_to"]))
-    except (KeyError, TypeError, OSError, pa.ArrowInvalid):
-        raise FeatureTableError(f"{file} {_FOREIGN}") from None
 
 
 def build(
@@ -113,9 +84,9 @@ def _build(con: duckdb.DuckDBPyConnection, known: Ontologies, view: FeatureView,
     table = table_folder(folder, view)
     files = checked_files(table)
     newest = newest_file(table)
-    before = reached(newest) if newest else Reached({}, {}, {})
+    before = reached(newest) if newest else Reached({}, {}, {}, {})
     seen = last_instants(serving, _watermarks(con, view, plan))
-    moved = {site: at for site, at in seen.items() if at > before.watermarks.get(site, START)}
+    moved = {site: at for site, at in seen.items() if at > _answered_to(before, site)}
     watermarks = {**before.watermarks, **moved}
     if not moved:
         return Build(view.name, view.version, None, 0, watermarks)
@@ -123,14 +94,77 @@ def _build(con: duckdb.DuckDBPyConnection, known: Ontologies, view: FeatureView,
         watermarks,
         {**before.store_seqs, **dict.fromkeys(moved, store_seq)},
         {**moved, **before.filled_to},
+        {site: at for site, at in before.refreshed_to.items() if site not in moved},
     )
     spans = [_span(serving, before, site, reach) for site, reach in moved.items()]
-    file = table / _file_name(spans, store_seq)
+    file = table / file_name(spans, store_seq)
     create_previous(con, plan, files)
     create_members(con, known, plan)
     create_spans(con, plan, serving, spans)
-    rows = write_file(file, _schema(plan, view, now), _changed_answers(con, known, plan, serving, store_seq))
+    condition = _NOT_REFRESHED if before.refreshed_to else "true"
+    answered = _changed_answers(con, known, plan, serving, store_seq, condition)
+    rows = write_file(file, table_schema(plan, view, now), answered)
     return Build(view.name, view.version, file, rows, watermarks)
+
+
+def refresh(
+    con: duckdb.DuckDBPyConnection,
+    known: Ontologies,
+    view: FeatureView,
+    folder: Path,
+    patients: Sequence[tuple[str, str]],
+    *,
+    store_seq: int,
+) -> Build:
+    """Append the answers of some patients, each (site, patient_id), up to the watermarks. Raises FeatureTableError.
+
+    The connection must stand at `store_seq`. What is written is what a build would write of these patients, and the
+    next build goes on from there. Who was refreshed at the same watermark before is passed over.
+    """
+    with _alone(folder / view.name, view):
+        return _refresh(con, known, view, folder, patients, store_seq)
+
+
+def _refresh(
+    con: duckdb.DuckDBPyConnection,
+    known: Ontologies,
+    view: FeatureView,
+    folder: Path,
+    patients: Sequence[tuple[str, str]],
+    store_seq: int,
+) -> Build:
+    plan, serving = _buildable(view)
+    if serving != EXACT:
+        raise FeatureTableError(
+            f"view '{view.name}' is answered {view.cadence}, and not before: refresh views of cadence on_change"
+        )
+    table = table_folder(folder, view)
+    files = checked_files(table)
+    newest = newest_file(table)
+    before = reached(newest) if newest else Reached({}, {}, {}, {})
+    seen = _watermarks(con, view, plan)
+    sites = sorted({site for site, _ in patients})
+    if unbuilt := [site for site in sites if site not in before.watermarks]:
+        raise FeatureTableError(
+            f"view '{view.name}' has no answers for site '{unbuilt[0]}' yet: run `fhir-features build {view.name}`"
+        )
+    moved = {site: seen[site] for site in sites if seen[site] > before.watermarks[site]}
+    if not moved:
+        return Build(view.name, view.version, None, 0, before.watermarks)
+    now = replace(before, refreshed_to={**before.refreshed_to, **moved})
+    spans = [
+        Span(site, before.watermarks[site], before.store_seqs[site], reach, reach, answers_all=True, restates=False)
+        for site, reach in moved.items()
+    ]
+    create_previous(con, plan, files)
+    create_members(con, known, plan)
+    create_spans(con, plan, serving, spans)
+    buckets = _create_refreshed(con, patients)
+    condition = f"(q.site, q.patient_id) IN (SELECT (site, patient_id) FROM refreshed) AND {_NOT_REFRESHED}"
+    answered = _changed_answers(con, known, plan, serving, store_seq, condition, buckets)
+    file = table / refresh_name(table, spans, store_seq)
+    rows = write_file(file, table_schema(plan, view, now), answered)
+    return Build(view.name, view.version, file, rows, before.watermarks)
 
 
 def restate(
@@ -156,16 +190,21 @@ def _restate(
             f"view '{view.name}' has no feature table to restate: run `fhir-features build {view.name}` first"
         )
     now = reached(newest)
+    if now.refreshed_to:
+        raise FeatureTableError(
+            f"view '{view.name}' has patients that were refreshed since its last build: pull, normalize and run "
+            f"`fhir-features build {view.name}` first"
+        )
     spans = [
         Span(site, START, now.store_seqs[site], reach, reach, answers_all=True, restates=True)
         for site, reach in now.watermarks.items()
     ]
-    name = f"{view.version[:12]}-r{_restatement(table) + 1}"
-    file = folder / view.name / name / _file_name(spans, store_seq)
+    name = f"{view.version[:12]}-r{restatement(table) + 1}"
+    file = folder / view.name / name / file_name(spans, store_seq)
     create_previous(con, plan, checked_files(table))
     create_members(con, known, plan)
     create_spans(con, plan, serving, spans)
-    rows = write_file(file, _schema(plan, view, now), _changed_answers(con, known, plan, serving, store_seq))
+    rows = write_file(file, table_schema(plan, view, now), _changed_answers(con, known, plan, serving, store_seq))
     return Build(view.name, view.version, file, rows, now.watermarks)
 
 
@@ -189,23 +228,9 @@ def _buildable(view: FeatureView) -> tuple[Plan, Serving]:
     return compile_features(view.features), serving
 
 
-def _restatement(table: Path) -> int:
-    """The number of a restatement; that of the first table is 0."""
-    _, _, number = table.name.partition("-r")
-    return int(number or 0)
-
-
-def _age(file: Path) -> tuple[int, str]:
-    """By what files are put in order: the store_seq, then the end of the interval."""
-    try:
-        _, end, store_seq = file.stem.split("_")
-        return int(store_seq), end
-    except ValueError:
-        raise FeatureTableError(f"{file} {_FOREIGN}") from None
-
-
-def _instants(texts: dict[str, str]) -> dict[str, dt.datetime]:
-    return {site: dt.datetime.fromisoformat(text) for site, text in texts.items()}
+def _answered_to(before: Reached, site: str) -> dt.datetime:
+    """Up to when some patient of a site has been answered: the next build must go beyond it."""
+    return max(before.watermarks.get(site, START), before.refreshed_to.get(site, START))
 
 
 def _span(serving: Serving, before: Reached, site: str, reach: dt.datetime) -> Span:
@@ -220,16 +245,6 @@ def _span(serving: Serving, before: Reached, site: str, reach: dt.datetime) -> S
     news_at = next_instant(serving, built_to, reach)
     first_after_fill = built_to == before.filled_to[site]
     return Span(site, built_to, before.store_seqs[site], reach, news_at, first_after_fill, restates=False)
-
-
-def _file_name(spans: list[Span], store_seq: int) -> str:
-    start, end = min(span.built_to for span in spans), max(span.reach for span in spans)
-    return f"{_stamp(start)}_{_stamp(end)}_{store_seq}.parquet"
-
-
-def _stamp(instant: dt.datetime) -> str:
-    # "0" sorts before all years.
-    return "0" if instant == START else instant.strftime("%Y%m%dT%H%M%S%fZ")
 
 
 def _watermarks(con: duckdb.DuckDBPyConnection, view: FeatureView, plan: Plan) -> dict[str, dt.datetime]:
@@ -255,35 +270,41 @@ ORDER BY site""",
     return found
 
 
-def _schema(plan: Plan, view: FeatureView, now: Reached) -> pa.Schema:
-    state = {
-        "view": view.name,
-        "version": view.version,
-        "definition": view.definition(),
-        "watermarks": {site: at.isoformat() for site, at in now.watermarks.items()},
-        "store_seqs": now.store_seqs,
-        "filled_to": {site: at.isoformat() for site, at in now.filled_to.items()},
-    }
-    keys = [("site", pa.string()), ("patient_id", pa.string()), ("answered_at", INSTANT), ("published_at", INSTANT)]
-    columns = [*keys, ("store_seq", pa.int64()), *[(field.name, field.type) for field in plan.schema][1:]]
-    return pa.schema(columns, {_METADATA: canonical_json(state).encode()})
+def _create_refreshed(con: duckdb.DuckDBPyConnection, patients: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
+    """Create the temporary table `refreshed` (site, patient_id); out come the buckets that these patients lie in."""
+    sites, patient_ids = zip(*patients, strict=True)
+    con.register("patients_in", pa.table({"site": sites, "patient_id": patient_ids}))
+    con.execute("CREATE OR REPLACE TEMP TABLE refreshed AS SELECT DISTINCT site, patient_id FROM patients_in")
+    con.unregister("patients_in")
+    bucket = bucket_sql("site", "patient_id", bucket_count(con))
+    found = con.execute(f"SELECT DISTINCT {bucket} AS bucket FROM refreshed ORDER BY bucket").fetchall()
+    return [(bucket, bucket) for (bucket,) in found]
 
 
 def _changed_answers(
-    con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan, serving: Serving, store_seq: int
+    con: duckdb.DuckDBPyConnection,
+    known: Ontologies,
+    plan: Plan,
+    serving: Serving,
+    store_seq: int,
+    condition: str = "true",
+    ranges: Sequence[tuple[int, int]] | None = None,
 ) -> Iterator[pa.Table]:
-    """The rows to write, some buckets at a time."""
+    """The rows to write, some buckets at a time; of questions `q` that meet a condition, in ranges of buckets."""
     questions = questions_of(plan, serving)
+    # Questions are numbered without gaps.
+    columns = "*" if condition == "true" else "* REPLACE (row_number() OVER (ORDER BY question) AS question)"
     together = buckets_holding(con, plan, _ROWS_A_PASS)
-    for first in range(0, bucket_count(con), together):
-        buckets = {"first_bucket": first, "last_bucket": first + together - 1}
+    for first, last in ranges or [(at, at + together - 1) for at in range(0, bucket_count(con), together)]:
+        buckets = {"first_bucket": first, "last_bucket": last}
         con.execute(
             f"""
 CREATE OR REPLACE TEMP TABLE asked AS
-SELECT *, t AS k
+SELECT {columns}, t AS k
 FROM (
 {questions}
-)""",
+) q
+WHERE {condition}""",
             buckets,
         )
         for answered in answers(con, known, plan, carry=True):

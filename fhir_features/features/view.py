@@ -22,12 +22,23 @@ from fhir_features.features.nodes import Aggregate, Encounters, Feature, Node, O
 from fhir_features.features.series import Unnamed
 from fhir_features.features.terms import ontologies
 from fhir_features.ontology import Ontologies
+from fhir_features.times import duration_text, duration_us
 
 # Goes up when the same definition over the same rows would give another answer.
 SEMANTICS_VERSION = 2
 
-# The columns that stand beside the features in a training set, a feature table or an engine's answer.
-RESERVED = frozenset({"site", "patient_id", "event_timestamp", "answered_at", "published_at", "store_seq", "question"})
+# The columns that stand beside the features in a training set, a feature table, or an answer of engine or online store.
+RESERVED = frozenset(
+    {"site", "patient_id", "event_timestamp", "answered_at", "published_at", "store_seq", "question"}
+    | {"answer_age", "is_stale"}
+)
+
+_CHANGES_NO_ANSWER: Any = {
+    "description": True,
+    "owner": True,
+    "max_age": True,
+    "features": {"__all__": {"description"}},
+}
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -37,12 +48,18 @@ class FeatureView(Node):
 
     `cadence`: at which instants it is answered: `on_change`, or a schedule with its time zone, such as
     `daily@02:00 Europe/Berlin`, `hourly@:15 UTC` or `weekly@Mon 02:00 Europe/Berlin`. It is part of the version.
+
+    `description` and `owner` are what a catalog shows; `max_age`, such as `26h`, is how old an answer may be online
+    before it is called stale. They change no answer, so they are no part of the version.
     """
 
     name: str
     entity: Literal["patient"]
     features: tuple[Feature, ...]
     cadence: str = ON_CHANGE
+    description: str = ""
+    owner: str = ""
+    max_age: str | None = None
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -85,14 +102,22 @@ class FeatureView(Node):
             raise DefinitionError(f"feature view '{info.data.get('name', '')}', cadence: {error}") from None
         return cadence if cadence == ON_CHANGE else str(serving)
 
+    @field_validator("max_age")
+    @classmethod
+    def _is_a_duration(cls, max_age: str | None, info: ValidationInfo) -> str | None:
+        try:
+            return None if max_age is None else duration_text(duration_us(max_age))
+        except ValueError as error:
+            raise DefinitionError(f"feature view '{info.data.get('name', '')}', max_age: {error}") from None
+
     @model_validator(mode="after")
     def _names_fit(self) -> FeatureView:
-        _check_name("feature view", self.name)
+        check_name("feature view", self.name)
         if not self.features:
             raise DefinitionError(f"feature view '{self.name}' has no features: list at least one")
         seen: set[str] = set()
         for feature in self.features:
-            _check_name("feature", feature.name)
+            check_name("feature", feature.name)
             if feature.name in RESERVED:
                 raise DefinitionError(f"feature '{feature.name}' has the name of a key column: name it otherwise")
             if feature.name in seen:
@@ -118,8 +143,8 @@ class FeatureView(Node):
         return next(feature for feature in self.features if feature.name == name)
 
     def definition(self) -> dict[str, Any]:
-        """The view as plain data; `FeatureView(**definition)` gives an equal view."""
-        return self.model_dump(mode="json")
+        """The view as plain data, without what changes no answer; `FeatureView(**definition)` answers alike."""
+        return self.model_dump(mode="json", exclude=_CHANGES_NO_ANSWER)
 
     def _reach(self, known: Ontologies) -> dict[str, Any]:
         values = [value for feature in self.features for value in leaves(feature.value)]
@@ -159,7 +184,8 @@ def _asks_nothing(value: Any) -> bool:
     return value is None or value is False or value == []
 
 
-def _check_name(what: str, name: str) -> None:
+def check_name(what: str, name: str) -> None:
+    """Refuse a name that could not be a column, a file and a variable alike. Raises DefinitionError."""
     if not _NAME.fullmatch(name):
         raise DefinitionError(
             f"{what} '{name}' needs another name: a lower-case letter, then lower-case letters, digits or underscores"

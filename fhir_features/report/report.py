@@ -15,7 +15,7 @@ from pathlib import Path
 import duckdb
 
 from fhir_features.features.engine import stand_at
-from fhir_features.features.tables import newest_file, reached, table_folder
+from fhir_features.features.table_log import newest_file, reached, table_folder
 from fhir_features.features.view import LockedView
 from fhir_features.lake import code_counts, create_received_versions, newest_store_seq
 from fhir_features.ontology import Coverage, Ontologies, code_coverage

@@ -36,7 +36,17 @@ SERIES = (series.ObservationSeries, series.ConditionSeries, series.MedicationSer
 def chapters() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Each chapter: its title, what it is about, and the things in it by the names that they are known by."""
     yield "The store", "`from fhir_features import FeatureStore`", {"FeatureStore": FeatureStore}
-    words = ("observation", "condition", "medication", "encounter", "patient", "FeatureView", "between", "coalesce")
+    words = (
+        "observation",
+        "condition",
+        "medication",
+        "encounter",
+        "patient",
+        "FeatureView",
+        "FeatureService",
+        "between",
+        "coalesce",
+    )
     defining = {name: getattr(fhir_features, name) for name in (*words, "concept_set")}
     yield "Definitions", "`from fhir_features import …`", {**defining, "value_set": value_set, "ConceptSet": ConceptSet}
     asked = "What can be asked of rows of one kind. [Operators](../operators.md) has what each answers, as tables."

@@ -18,7 +18,7 @@ from project import Project
 
 from fhir_features.errors import FeatureTableError, SpineError
 from fhir_features.feast import FhirOfflineStore, feast_objects
-from fhir_features.features.tables import newest_file, reached, table_folder
+from fhir_features.features.table_log import newest_file, reached, table_folder
 from fhir_features.lake import reading
 
 FEATURES = ["kidney:creatinine_last", "diabetes:glucose_last", "diabetes:glucose_count_1y", "diabetes:t2dm_active"]

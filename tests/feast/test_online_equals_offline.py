@@ -5,12 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,11 @@ import pytest
 from feast.repo_config import load_repo_config
 from feast.repo_operations import apply_total
 from project import NOW, Project
+from servers import free_port, postgres_server, start_redis
 
 from fhir_features.cli import cli
-from fhir_features.errors import FeatureTableError, UsageError
-from fhir_features.feast import materialize
+from fhir_features.errors import FeatureTableError, OnlineStoreError, UsageError
+from fhir_features.feast import materialize, materializing
 from fhir_features.feast.objects import _feast_type
 from fhir_features.features.operators import ARROW_TYPES
 from fhir_features.lake import newest_store_seq, reading
@@ -130,13 +129,15 @@ def test_the_command_loads_what_is_new_and_says_so(project: Project, capsys: pyt
     capsys.readouterr()
     arguments = ["--config", str(project.folder), "materialize"]
     cli.main([*arguments, "kidney"], standalone_mode=False)
-    assert re.fullmatch(r"kidney: loaded from the beginning to \S+\n", capsys.readouterr().out)
-    cli.main([*arguments, "--json"], standalone_mode=False)
-    until = watermarks(project)["north"].isoformat()
-    assert json.loads(capsys.readouterr().out) == [
-        {"view": "diabetes", "since": None, "until": until},
-        {"view": "kidney", "since": None, "until": None},
-    ]
+    assert re.fullmatch(r"kidney: 7 patients loaded, from the beginning to \S+\n", capsys.readouterr().out)
+    cli.main([*arguments, "--no-pull", "--json"], standalone_mode=False)
+    until = watermarks(project)["north"]
+    record = json.loads(capsys.readouterr().out)
+    assert [step["name"] for step in record["steps"]] == ["normalize", "build", "load"]
+    (diabetes, kidney) = record["steps"][-1]["done"]
+    assert dt.datetime.fromisoformat(diabetes.pop("until")) == until
+    assert diabetes == {"view": "diabetes", "since": None, "patients": 7}
+    assert kidney == {"view": "kidney", "since": None, "until": None, "patients": 0}
     cli.main(arguments, standalone_mode=False)
     assert capsys.readouterr().out == "diabetes: nothing new\nkidney: nothing new\n"
 
@@ -272,38 +273,65 @@ def test_plain_feast_does_it_all_from_its_own_command_line(project: Project, tmp
     serving = feast.FeatureStore(repo_path=str(repo))
     serving.materialize_incremental(end_date=watermarks(project)["north"])
     assert online(project) == offline(project, watermarks(project))
+    # Beyond the watermark our offline store refuses; what Feast has loaded our own job loads once more, and goes on.
+    with pytest.raises(FeatureTableError, match="answered up to its watermark only"):
+        serving.materialize_incremental(end_date=dt.datetime.now(dt.UTC) + dt.timedelta(days=1))
+    assert [each.patients for each in materialize(project.store)] == [7, 7]
+    assert [each.patients for each in materialize(project.store)] == [0, 0]
+    assert online(project) == offline(project, watermarks(project))
 
 
-@pytest.fixture
-def redis_port(tmp_path: Path) -> Iterator[int]:
-    pytest.importorskip("redis", reason="the redis extra is not installed")
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("redis-server is not on the PATH")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen([program, "--port", str(port), "--save", "", "--dir", str(tmp_path)])
+SQLITE = "type: sqlite\n  path: data/online.db"
+
+
+def into(project: Project, online_store: dict[str, Any]) -> None:
+    """Give the repository another online store, and register the views there."""
+    text = (Path(__file__).parents[2] / "feature_repo" / "feature_store.yaml").read_text()
+    other = "\n  ".join(f"{key}: {value}" for key, value in online_store.items())
+    (project.folder / "feature_repo" / "feature_store.yaml").write_text(text.replace(SQLITE, other))
+    apply(project)
+
+
+@contextmanager
+def postgres_if_there(folder: Path) -> Iterator[dict[str, Any] | None]:
     try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield port
-    finally:
-        server.terminate()
+        server = postgres_server(folder)
+        with server as online_store:
+            yield online_store
+    except pytest.skip.Exception:
+        yield None
+
+
+def test_other_online_stores_serve_the_same_also_when_one_was_down(
+    project: Project, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+):
+    """Redis, which refuses rows that are not newer than what it has, and PostgreSQL where it is there."""
+    monkeypatch.setattr(materializing, "_PATIENTS_A_BATCH", 2)
+    folder, port = tmp_path_factory.mktemp("redis"), free_port()
+    server = start_redis(folder, port)
+
+    def kill(source: str, what: str, done: int, total: int | None) -> None:
+        server.kill()
         server.wait()
 
-
-def test_redis_which_refuses_rows_that_are_not_newer_serves_the_same(redis_port: int, tmp_path: Path):
-    (tmp_path / "project").mkdir()
-    text = (Path(__file__).parents[2] / "feature_repo" / "feature_store.yaml").read_text()
-    redis = f"type: redis\n  connection_string: 127.0.0.1:{redis_port}"
-    project = Project(tmp_path / "project", text.replace("type: sqlite\n  path: data/online.db", redis))
+    redis = {"type": "redis", "connection_string": f"127.0.0.1:{port},socket_timeout=60"}
     project.receive(project.resources)
-    apply(project)
-    materialize(project.store)
-    project.receive_later()
-    materialize(project.store)
-    assert online(project) == offline(project, watermarks(project))
+    try:
+        into(project, redis)
+        with pytest.raises(OnlineStoreError, match="run this again") as refused:
+            materialize(project.store, progress=kill)
+        assert "patient-" not in str(refused.value)
+        server = start_redis(folder, port)
+        with postgres_if_there(tmp_path_factory.mktemp("postgres")) as postgres:
+            stores = [redis, postgres] if postgres else [redis]
+            for number, later in enumerate((False, True)):
+                if later:
+                    project.receive_later()
+                expected = offline(project, watermarks(project))
+                for online_store in stores:
+                    into(project, online_store)
+                    # With another store in the configuration nothing counts as loaded.
+                    assert [each.patients for each in materialize(project.store)] == [7, 7], number
+                    assert online(project) == expected
+    finally:
+        kill("", "", 0, None)

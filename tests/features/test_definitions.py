@@ -23,6 +23,7 @@ from fhir_features import (
 from fhir_features.errors import DefinitionError
 from fhir_features.features import load_views
 from fhir_features.features.compile import compile_features
+from fhir_features.features.repository import load_services
 
 
 def view(*features: Any, **more: Any) -> FeatureView:
@@ -194,4 +195,14 @@ def test_no_definitions_is_said(tmp_path: Path) -> None:
 
 def test_the_shipped_views_load() -> None:
     views = load_views(Path(__file__).parents[2] / "feature_repo")
-    assert list(views) == ["diabetes", "cardiovascular"]
+    assert list(views) == [
+        "vitals",
+        "labs",
+        "diabetes",
+        "chronic_conditions",
+        "medications",
+        "utilization",
+    ]
+    (service,) = load_services(Path(__file__).parents[2] / "feature_repo").values()
+    assert list(service.chosen(views)) == ["vitals", "labs", "chronic_conditions", "medications", "utilization"]
+    assert service.chosen(views)["labs"] == ("ldl_last_5y", "hba1c_last_1y")

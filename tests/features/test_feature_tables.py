@@ -15,7 +15,7 @@ from lake_rows import LakeRows, at
 from fhir_features import FeatureView, observation, patient
 from fhir_features.cli import cli
 from fhir_features.errors import FeatureTableError, UsageError
-from fhir_features.features.tables import table_folder
+from fhir_features.features.table_log import table_folder
 
 KEYS = ["site", "patient_id", "answered_at", "published_at", "store_seq"]
 

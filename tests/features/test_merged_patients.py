@@ -15,7 +15,8 @@ from lake_rows import LakeRows, at, memory_lake, refill
 
 from fhir_features.features import FeatureView, observation, patient
 from fhir_features.features.engine import stand_at
-from fhir_features.features.tables import build, table_folder
+from fhir_features.features.table_log import table_folder
+from fhir_features.features.tables import build
 from fhir_features.features.terms import ontologies
 from fhir_features.store import FeatureStore
 

@@ -23,7 +23,8 @@ from fhir_features.features.cadence import ON_CHANGE, read_cadence
 from fhir_features.features.compile import compile_features, leaves
 from fhir_features.features.engine import answers, ask, stand_at
 from fhir_features.features.operators import INSTANT_OPERATORS
-from fhir_features.features.tables import build, restate, table_folder
+from fhir_features.features.table_log import table_folder
+from fhir_features.features.tables import build, restate
 from fhir_features.features.terms import create_members, ontologies
 
 INSTANT = pa.timestamp("us", tz="UTC")

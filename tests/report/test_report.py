@@ -112,14 +112,15 @@ def test_features_are_answered_as_a_training_set_is(hospital: Hospital, exact: R
     import polars as pl
 
     spine = pl.DataFrame({**rows, "event_timestamp": [instant] * NORTH})
-    answers = hospital.store.get_historical_features(spine, ["diabetes", "cardiovascular:sex"]).to_polars()
-    diabetes, cardiovascular = exact.facts.views
+    answers = hospital.store.get_historical_features(spine, ["diabetes", "utilization:sex"]).to_polars()
+    views = {each.name: each for each in exact.facts.views}
+    diabetes, utilization = views["diabetes"], views["utilization"]
     for feature in diabetes.features:
         north = next(each for each in feature.sites if each.site == "north")
         assert north.patients == NORTH
         assert north.missing == answers[feature.name].null_count()
         assert sum(bin_.count for bin_ in north.bins) == NORTH - north.missing
-    sex = next(each for each in cardiovascular.features if each.name == "sex")
+    sex = next(each for each in utilization.features if each.name == "sex")
     north = next(each for each in sex.sites if each.site == "north")
     assert {bin_.label: bin_.count for bin_ in north.bins} == dict(answers["sex"].value_counts().iter_rows())
     hba1c = diabetes.features[0]

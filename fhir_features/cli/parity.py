@@ -1,0 +1,66 @@
+"""`fhir-features parity`: is what is online what the engine answers?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+
+import click
+
+
+@click.command()
+@click.argument("views", nargs=-1, metavar="[VIEW]...")
+@click.option("--patients", default=1_000, show_default=True, type=click.IntRange(min=1), help="How many to sample.")
+@click.option("--seed", default=0, show_default=True, help="Another seed samples other patients.")
+@click.option(
+    "--examples",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Show so many differences of each feature, with the patients and their values.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.pass_obj
+def command(config_path: str, views: Sequence[str], patients: int, seed: int, examples: int, as_json: bool) -> None:
+    """Compare what the online store answers with what the engine answers at the instant that was loaded.
+
+    Of each feature is printed how many of the sampled patients' answers are equal, differ (mismatch), or are there
+    only offline (missing) or only online (extra). Patients and values are shown only with --examples. The exit code is
+    1 when any answer is not equal.
+
+    With --json: a list of {view, build, answered_at by site, patients, features: [{feature, equal, mismatch, missing,
+    extra}], examples: [{site, patient_id, feature, kind, asked_at, online, offline}]}.
+    """
+    from fhir_features.store import FeatureStore
+
+    found = FeatureStore(config_path).parity(views, patients=patients, seed=seed)
+    shown = {
+        of.view: [
+            each
+            for feature in of.features
+            for each in [each for each in of.differences if each.feature == feature.feature][:examples]
+        ]
+        for of in found
+    }
+    if as_json:
+        rows = []
+        for of in found:
+            row = dataclasses.asdict(of)
+            del row["differences"]
+            rows.append({**row, "examples": [dataclasses.asdict(each) for each in shown[of.view]]})
+        print(json.dumps(rows, indent=2, default=lambda at: at.isoformat()))
+    else:
+        for of in found:
+            print(f"{of.view}: {of.patients:,} patients")
+            for each in of.features:
+                differs = f"{each.mismatch:,} mismatch  {each.missing:,} missing  {each.extra:,} extra"
+                print(f"  {each.feature:<32} {each.equal:>9,} equal  {differs}")
+            for one in shown[of.view]:
+                at = one.asked_at.isoformat(timespec="seconds")
+                print(
+                    f"  {one.site} {one.patient_id} at {at}: {one.feature} {one.online} online, {one.offline} offline"
+                )
+    if not all(of.same for of in found):
+        sys.exit(1)
