@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 import click
 
+from fhir_features.cli.teaching import examples as typed
 
-@click.command()
+
+@click.command(epilog=typed("fhir-features parity", "fhir-features parity diabetes --patients 100"))
 @click.argument("views", nargs=-1, metavar="[VIEW]...")
 @click.option("--patients", default=1_000, show_default=True, type=click.IntRange(min=1), help="How many to sample.")
 @click.option("--seed", default=0, show_default=True, help="Another seed samples other patients.")

@@ -1,5 +1,5 @@
 """How do the files of a feature table stay what they were? Beside each lies its SHA-256, in the format of `sha256sum`:
-`<interval>.sha256` for `<interval>.parquet`. It is there before its file is, and checked before the file is read.
+`.<interval>.sha256` for `<interval>.parquet`, hidden from who reads the folder as a whole. It is there before its file is, and checked before the file is read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def write_file(file: Path, schema: pa.Schema, tables: Iterator[pa.Table]) -> int
             for table in tables:
                 rows += table.num_rows
                 writer.write_table(table.cast(schema))
-        with written_aside(file.with_suffix(DIGEST)) as digest:
+        with written_aside(digest_file(file)) as digest:
             digest.write_text(f"{sha256_of(aside)}  {file.name}\n", encoding="utf-8")
     return rows
 
@@ -39,7 +39,7 @@ def checked_files(folder: Path) -> list[Path]:
     """
     files = sorted(folder.glob("*.parquet"))
     for file in files:
-        if not file.with_suffix(DIGEST).exists():
+        if not digest_file(file).exists():
             raise FeatureTableError(
                 f"{file} is no feature table file of this package, which have a {DIGEST}: move it away"
             )
@@ -48,10 +48,15 @@ def checked_files(folder: Path) -> list[Path]:
     return files
 
 
+def digest_file(file: Path) -> Path:
+    """Where the SHA-256 of a file of a table lies."""
+    return file.with_name(f".{file.stem}{DIGEST}")
+
+
 def recorded_digest(file: Path) -> str:
     """The SHA-256 that a file was written with; an empty text when that is not known."""
     try:
-        digest, name = file.with_suffix(DIGEST).read_text(encoding="utf-8").split()
+        digest, name = digest_file(file).read_text(encoding="utf-8").split()
     except (OSError, ValueError):
         return ""
     return digest if name == file.name else ""

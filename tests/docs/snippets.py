@@ -121,6 +121,9 @@ class Reader:
         with contextlib.redirect_stdout(io.StringIO()):
             apply_total(load_repo_config(repo, repo / "feature_store.yaml"), repo, skip_source_validation=False)
         sys.path.remove(str(repo))
+        # Another page has modules of the same names.
+        for file in repo.glob("*.py"):
+            sys.modules.pop(file.stem, None)
 
     def _configuration(self, text: str) -> None:
         """Hold a configuration, or a part of one that goes to a server, to what is known of its keys."""

@@ -114,6 +114,8 @@ def test_what_is_online_is_what_the_engine_answers(
 ) -> None:
     view = tables_of(view, cadence)
     three_commits(rows, data)
+    # One of each site, as the other sites would be built.
+    patients = patients | set(PATIENTS[:3])
     names = [feature.name for feature in view.features]
     nothing = dict.fromkeys(names)
     with tempfile.TemporaryDirectory() as scratch:
