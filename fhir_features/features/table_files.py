@@ -1,5 +1,6 @@
 """How do the files of a feature table stay what they were? Beside each lies its SHA-256, in the format of `sha256sum`:
-`.<interval>.sha256` for `<interval>.parquet`, hidden from who reads the folder as a whole. It is there before its file is, and checked before the file is read.
+`.<interval>.sha256` for `<interval>.parquet`, hidden from who reads a whole folder. It is there before its file is, and
+checked before the file is read.
 """
 
 from __future__ import annotations

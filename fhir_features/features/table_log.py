@@ -1,4 +1,4 @@
-"""The log that the files of a feature table are: where they lie, their names, and how far each says that the table goes.
+"""The files of a feature table: where they lie, how they are named, and how far each says that the table goes.
 
 In goes the folder of a view's table; out come its files in order, their metadata, and each patient's newest row. A file
 is named by the interval that it answers and its store_seq, `<start>_<end>_<store_seq>.parquet`; that of a refresh has

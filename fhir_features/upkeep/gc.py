@@ -88,8 +88,10 @@ def _in_lake(lake: Path, buckets: int, dry_run: bool) -> Iterator[Orphan]:
 
 def _in_tables(features: Path, dry_run: bool) -> Iterator[Orphan]:
     for view in sorted(features.glob("*/")):
-        with alone(view / "build.lock", f"the table of view '{view.name}' is being built"):
-            alone_there = [path for path in view.glob(f"*/*{DIGEST}") if not path.with_suffix(".parquet").exists()]
+        with alone(view / ".build.lock", f"the table of view '{view.name}' is being built"):
+            alone_there = [
+                path for path in view.glob(f"*/.*{DIGEST}") if not (path.parent / f"{path.stem[1:]}.parquet").exists()
+            ]
             yield from _removed(alone_there, "is the digest of nothing", dry_run)
 
 

@@ -105,10 +105,18 @@ def _members(kind: type) -> Iterator[tuple[str, Any]]:
 
 def _signature(thing: Any, *, method: bool = False) -> str:
     found = inspect.signature(thing)
-    parameters = [each.replace(annotation=_Written(each.annotation)) for each in found.parameters.values()]
+    parameters = [
+        each.replace(annotation=_Written(each.annotation), default=_named(each.default))
+        for each in found.parameters.values()
+    ]
     if method and parameters and parameters[0].name == "self":
         del parameters[0]
     return str(found.replace(parameters=parameters, return_annotation=_Written(found.return_annotation)))
+
+
+def _named(default: Any) -> Any:
+    """A function by its name, as its own text has an address in it."""
+    return _Written(default.__name__) if inspect.isfunction(default) else default
 
 
 class _Written:
