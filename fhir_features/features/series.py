@@ -48,14 +48,10 @@ class Unnamed:
     def __init__(self, value: Value) -> None:
         self.value = value
 
-<<<<<<< HEAD
     def __repr__(self) -> str:
         return f"<Unnamed: {in_words(self.value)}>"
 
-    def named(self, name: str) -> Feature:
-=======
     def named(self, name: str, description: str = "") -> Feature:
->>>>>>> e383195 (Load what was built by patient touched, in a job to schedule, and tell online how old an answer is)
         """The feature, under the name of its column: lower-case letters, digits and underscores."""
         return Feature(name=name, value=self.value, description=description)
 

@@ -17,7 +17,7 @@ from fhir_features import FeatureStore, FeatureView, observation, patient
 from fhir_features.cli import cli
 from fhir_features.errors import SpineError, UsageError
 from fhir_features.interop import feature_events, labels
-from fhir_features.lake import writing
+from fhir_features.lake import commit, writing
 
 meds = pytest.importorskip("meds", reason="the extra `meds` is not installed")
 
@@ -59,7 +59,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
     rows.resolve()
     with writing(folder / "warehouse" / "lake", buckets=4) as con:
         write_commits(con, rows, buckets=4)
-        con.execute("INSERT INTO lake.versions BY NAME SELECT DISTINCT site, bucket, patient_id FROM lake.patients")
+        with commit(con, "who there is") as seq:
+            con.execute(
+                "INSERT INTO lake.versions BY NAME SELECT DISTINCT site, bucket, patient_id, ? AS store_seq"
+                " FROM lake.patients",
+                [seq],
+            )
+            con.execute("INSERT INTO lake.commits (store_seq) VALUES (?)", [seq])
     return FeatureStore(folder)
 
 
