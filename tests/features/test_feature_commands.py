@@ -66,7 +66,10 @@ def test_no_mistake_gives_a_traceback(project: Any) -> None:
     for arguments, says in (
         (("get", file, "--features", "diabetes", *nowhere), "error: there is no folder "),
         (("audit-leakage", file, "diabetes:age", "--value", "label", *nowhere), "error: there is no folder "),
-        (("explain", "diabetes:age", "--patient", "p1", "--at", early), f"error: --at: '{early}' is not within the years "),
+        (
+            ("explain", "diabetes:age", "--patient", "p1", "--at", early),
+            f"error: --at: '{early}' is not within the years ",
+        ),
     ):
         refused = run(project, *arguments)
         assert (refused.returncode, refused.stdout) == (2, "")
