@@ -117,11 +117,13 @@ class Reader:
         option, repository, command = words
         assert (option, command) == ("-c", "apply")
         repo = self.folder / repository
+        # Other repositories, of other pages and tests in this process, have modules of the same names.
+        for file in repo.glob("*.py"):
+            sys.modules.pop(file.stem, None)
         sys.path.insert(0, str(repo))
         with contextlib.redirect_stdout(io.StringIO()):
             apply_total(load_repo_config(repo, repo / "feature_store.yaml"), repo, skip_source_validation=False)
         sys.path.remove(str(repo))
-        # Another page has modules of the same names.
         for file in repo.glob("*.py"):
             sys.modules.pop(file.stem, None)
 
