@@ -23,6 +23,7 @@ from fhir_features.feast import materialize
 from fhir_features.features.tables import Build
 from fhir_features.files import alone
 from fhir_features.normalize import normalize
+from fhir_features.private import owner_only
 from fhir_features.sources import PullSummary, pull
 from fhir_features.sources.progress import Progress, silent
 from fhir_features.times import CLOCK_SKEW
@@ -77,6 +78,7 @@ class RunRecord(_Record):
         return self.model_dump_json(indent=2) + "\n"
 
 
+@owner_only()
 def run(
     store: FeatureStore,
     names: Sequence[str] = (),
