@@ -31,7 +31,7 @@ from fhir_features.features.counting import (
     listed,
 )
 from fhir_features.features.spine import KEYS, TIME
-from fhir_features.lake import bucket_count
+from fhir_features.lake import bucket_count, patient_hash_sql
 
 if TYPE_CHECKING:
     from fhir_features.features import TrainingSet
@@ -40,8 +40,8 @@ _NAIVE = pa.timestamp("us")
 
 
 def _subject_id(row: str) -> str:
-    """The subject_id of a row's patient in SQL: pinned for ever, and told apart by length as buckets are."""
-    hashed = f"md5_number_lower(concat(length({row}.site), ':', {row}.site, {row}.patient_id))"
+    """The subject_id of a row's patient in SQL: pinned for ever, and not negative."""
+    hashed = patient_hash_sql(f"{row}.site", f"{row}.patient_id")
     return f"CAST({hashed} >> 1 AS BIGINT)"
 
 

@@ -9,6 +9,7 @@ from fhir_features.lake.attach import (
     identifier,
     in_memory,
     literal,
+    patient_hash_sql,
     reading,
     writing,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "in_memory",
     "literal",
     "newest_store_seq",
+    "patient_hash_sql",
     "reading",
     "rows_and_patients",
     "writing",

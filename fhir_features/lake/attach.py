@@ -209,13 +209,18 @@ def bucket_count(con: duckdb.DuckDBPyConnection) -> int:
     return int(_meta(con)["buckets"])
 
 
-def bucket_sql(site: str, patient_id: str, buckets: int) -> str:
-    """The bucket of a patient as a SQL expression over two column expressions.
+def patient_hash_sql(site: str, patient_id: str) -> str:
+    """A number of 64 bits for a patient as a SQL expression over two column expressions.
 
     Pinned for ever: MD5, since DuckDB's own hash() may change between versions. The length makes ('1', '11') and
-    ('11', '1') differ; patients that share a bucket share nothing else.
+    ('11', '1') differ.
     """
-    return f"CAST(md5_number_lower(concat(length({site}), ':', {site}, {patient_id})) % {int(buckets)} AS USMALLINT)"
+    return f"md5_number_lower(concat(length({site}), ':', {site}, {patient_id}))"
+
+
+def bucket_sql(site: str, patient_id: str, buckets: int) -> str:
+    """The bucket of a patient as a SQL expression; patients that share a bucket share nothing else."""
+    return f"CAST({patient_hash_sql(site, patient_id)} % {int(buckets)} AS USMALLINT)"
 
 
 def identifier(name: str) -> str:
