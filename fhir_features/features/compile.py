@@ -175,7 +175,8 @@ def _within(chosen: tuple[Selection, ...]) -> Iterator[str]:
     yield "e.effective_at <= a.last_t"
     starts = [selection.reach.start_us for selection in chosen]
     if any(start is not None for start in starts):
-        yield "coalesce(e.effective_at > a.first_t - to_microseconds(m.start_us), true)"
+        # As whole numbers: an interval off a TIMESTAMPTZ goes through the calendar, a fifth of the whole statement.
+        yield "coalesce(epoch_us(e.effective_at) > epoch_us(a.first_t) - m.start_us, true)"
         if None not in starts:
             reach = max(us for us in starts if us is not None)
             yield f"e.effective_at > $first_t - to_microseconds({reach})"

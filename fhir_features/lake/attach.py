@@ -276,6 +276,8 @@ def _create_missing(con: duckdb.DuckDBPyConnection, buckets: int) -> None:
         return
     with transaction(con, "create"):
         con.execute("CALL lake.set_option('parquet_compression', 'zstd')")
+        # Instants as differences: an eighth less to store, a fifth less to read.
+        con.execute("CALL lake.set_option('parquet_version', 2)")
         _create_tables(con, buckets)
         for view in (*canonical_views(), evidence_view()):
             con.execute(view)
