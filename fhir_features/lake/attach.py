@@ -31,6 +31,8 @@ DATA = "data"
 SPILL = "spill"
 # The variable of a connection that says where the files of data are; null in a lake in memory.
 _DATA = "lake_data"
+# The variable of a connection that says into how many buckets the patients are divided.
+_BUCKETS = "lake_buckets"
 _EXTENSIONS = ("duckdb_extension_ducklake", "duckdb_extension_sqlite_scanner")
 
 # To check their signatures takes 0.65 CPU seconds a connection, and proves nothing of files that pip has installed
@@ -63,7 +65,7 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         raise _no_lake(path)
     with owner_only(), in_use(path), _connected(path) as con:
         attach(con, path, "READ_ONLY")
-        _check_format(con, path)
+        _read_meta(con, path)
         snapshot = newest_snapshot(con)
         detach(con, "lake")
         attach(con, path, f"READ_ONLY, SNAPSHOT_VERSION {snapshot}")
@@ -95,7 +97,7 @@ def writing(
             attach(con, path, "META_JOURNAL_MODE 'WAL'", catalog=catalog)
             con.execute(f"SET VARIABLE {_DATA} = {literal(str(path / DATA))}")
             _create_missing(con, buckets)
-            _check_format(con, path)
+            _read_meta(con, path)
             _check_buckets(con, path, buckets)
             check_data(con, path / DATA)
             yield con
@@ -156,6 +158,7 @@ def in_memory() -> Iterator[duckdb.DuckDBPyConnection]:
     try:
         con.execute("ATTACH ':memory:' AS lake")
         _create_tables(con, buckets=1)
+        con.execute(f"SET VARIABLE {_BUCKETS} = 1")
         yield con
     finally:
         con.close()
@@ -206,7 +209,9 @@ def _next_store_seq(con: duckdb.DuckDBPyConnection) -> int:
 
 def bucket_count(con: duckdb.DuckDBPyConnection) -> int:
     """Into how many buckets the patients of the attached lake are divided."""
-    return int(_meta(con)["buckets"])
+    row = con.execute(f"SELECT getvariable('{_BUCKETS}')").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def patient_hash_sql(site: str, patient_id: str) -> str:
@@ -268,19 +273,17 @@ def detach(con: duckdb.DuckDBPyConnection, name: str) -> None:
 
 
 def _create_missing(con: duckdb.DuckDBPyConnection, buckets: int) -> None:
-    have = {
-        name
-        for (name,) in con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'").fetchall()
-    }
-    if "meta" in have:
-        return
-    with transaction(con, "create"):
-        con.execute("CALL lake.set_option('parquet_compression', 'zstd')")
-        # Instants as differences: an eighth less to store, a fifth less to read.
-        con.execute("CALL lake.set_option('parquet_version', 2)")
-        _create_tables(con, buckets)
-        for view in (*canonical_views(), evidence_view()):
-            con.execute(view)
+    try:
+        # Binds, and reads nothing: whether it can be read is not the question here.
+        con.execute("EXPLAIN SELECT key FROM lake.meta")
+    except duckdb.CatalogException:
+        with transaction(con, "create"):
+            con.execute("CALL lake.set_option('parquet_compression', 'zstd')")
+            # Instants as differences: an eighth less to store, a fifth less to read.
+            con.execute("CALL lake.set_option('parquet_version', 2)")
+            _create_tables(con, buckets)
+            for view in (*canonical_views(), evidence_view()):
+                con.execute(view)
 
 
 def _create_tables(con: duckdb.DuckDBPyConnection, buckets: int) -> None:
@@ -296,9 +299,11 @@ def _meta(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
     return dict(con.execute("SELECT key, value FROM lake.meta").fetchall())
 
 
-def _check_format(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+def _read_meta(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Refuse a lake of another format, and have the connection know into how many buckets it is divided."""
     try:
-        found = _meta(con)["format_version"]
+        meta = _meta(con)
+        found = meta["format_version"]
     except duckdb.CatalogException:
         raise _no_lake(path) from None
     except (duckdb.Error, KeyError):
@@ -310,6 +315,7 @@ def _check_format(con: duckdb.DuckDBPyConnection, path: Path) -> None:
             f"the lake at {path} has format {found}, not {FORMAT_VERSION}: make it anew from the landing with "
             "'fhir-features rebuild'"
         )
+    con.execute(f"SET VARIABLE {_BUCKETS} = {int(meta['buckets'])}")
 
 
 def _no_lake(path: Path) -> LakeError:
