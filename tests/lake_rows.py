@@ -202,6 +202,7 @@ def memory_lake(*, buckets: int = 4) -> duckdb.DuckDBPyConnection:
         columns = ", ".join(f"{identifier(name)} {kind}" for name, kind in table.columns)
         con.execute(f"CREATE TABLE lake.{table.name} ({columns})")
     con.execute("INSERT INTO lake.meta VALUES ('format_version', '5'), ('buckets', ?)", [str(buckets)])
+    con.execute(f"SET VARIABLE lake_buckets = {buckets}")
     return con
 
 

@@ -255,6 +255,7 @@ INSERT INTO firsts
 SELECT site, patient_id, min(t)
 FROM answered
 JOIN asked USING (question)
+JOIN persons USING (person)
 WHERE there_is
 GROUP BY site, patient_id"""
 

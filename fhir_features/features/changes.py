@@ -25,7 +25,6 @@ JOIN persons USING (site, patient_id)
 WHERE person IN (
   SELECT person
   FROM asked
-  JOIN persons USING (site, patient_id, bucket)
   WHERE question BETWEEN $first AND $last
 )
 ORDER BY person"""
@@ -34,7 +33,7 @@ ORDER BY person"""
 _LINES = """WITH lines AS (
   SELECT person, t AS answered_at, question - $first AS place, true AS is_new, $store_seq AS store_seq
   FROM asked
-  JOIN persons USING (site, patient_id, bucket)
+  JOIN persons USING (person)
   JOIN spans USING (site)
   WHERE question BETWEEN $first AND $last
     AND (NOT restates OR t < reach)

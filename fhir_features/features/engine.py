@@ -47,15 +47,23 @@ def stand_at(con: duckdb.DuckDBPyConnection, known: Ontologies, store_seq: int) 
 def ask(con: duckdb.DuckDBPyConnection, questions: pa.Table) -> None:
     """Put questions (question, site, patient_id, t, k) to the connection, replacing those before.
 
-    `question` is a distinct whole number; t and k are UTC instants, K of TIME rule 1 never later than T.
+    `question` is a distinct whole number; t and k are UTC instants, K of TIME rule 1 never later than T. They are the
+    temporary tables `persons` (person: numbered from 0 in the order of bucket, site and patient_id) and `asked`
+    (question, person, t, k).
     """
     con.register("questions_in", questions)
     bucket = bucket_sql("site", "patient_id", bucket_count(con))
     con.execute(f"""
+CREATE OR REPLACE TEMP TABLE persons AS
+SELECT
+  CAST(row_number() OVER (ORDER BY bucket, site, patient_id) - 1 AS INTEGER) AS person, site, bucket, patient_id
+FROM (SELECT DISTINCT site, {bucket} AS bucket, patient_id FROM questions_in)""")
+    con.execute("""
 CREATE OR REPLACE TEMP TABLE asked AS
-SELECT question, site, {bucket} AS bucket, patient_id, t, k
+SELECT question, person, t, k
 FROM questions_in
-ORDER BY bucket, site, patient_id, t, k""")
+JOIN persons USING (site, patient_id)
+ORDER BY person, t, k""")
     con.unregister("questions_in")
 
 
@@ -83,23 +91,21 @@ def answers(
 
 
 def _create_asked_people(con: duckdb.DuckDBPyConnection) -> None:
-    """Whose rows each person who is asked about has: a dense number a person, the records that are theirs, and between
-    which instants they are asked about."""
+    """Whose rows each person who is asked about has: the records that are theirs, and between which instants they are
+    asked about."""
     create_people(con)
     con.execute("""
-CREATE OR REPLACE TEMP TABLE persons AS
-SELECT
-  site, patient_id, bucket,
-  CAST(row_number() OVER (ORDER BY bucket, site, patient_id) - 1 AS INTEGER) AS person,
-  min(t) AS first_t, max(t) AS last_t, max(k) AS last_k
-FROM asked
-GROUP BY site, patient_id, bucket""")
-    con.execute("""
 CREATE OR REPLACE TEMP TABLE asked_people AS
+WITH asked_between AS (
+  SELECT person, min(t) AS first_t, max(t) AS last_t, max(k) AS last_k
+  FROM asked
+  GROUP BY person
+)
 SELECT
-  persons.person, persons.bucket AS asked_bucket, first_t, last_t, last_k,
+  person, persons.bucket AS asked_bucket, first_t, last_t, last_k,
   p.site, p.bucket, p.patient_id, p.since, p.until
 FROM persons
+JOIN asked_between USING (person)
 JOIN people p
   ON p.asked_site = persons.site
   AND p.asked_patient_id = persons.patient_id""")
@@ -108,7 +114,7 @@ JOIN people p
 def _passes(con: duckdb.DuckDBPyConnection, plan: Plan, size: int) -> list[tuple[int, int]]:
     """Ranges of buckets with at most `size` questions each and not too many rows, or one bucket."""
     counts: Sequence[tuple[int, int]] = con.execute(
-        "SELECT bucket, count(*) FROM asked GROUP BY bucket ORDER BY bucket"
+        "SELECT bucket, count(*) FROM asked JOIN persons USING (person) GROUP BY bucket ORDER BY bucket"
     ).fetchall()
     most = buckets_holding(con, plan, _ROWS_A_PASS)
     passes: list[tuple[int, int]] = []
@@ -175,7 +181,7 @@ class _Pass:
             """
 SELECT question, person, epoch_us(t) AS t, epoch_us(k) AS k
 FROM asked
-JOIN persons USING (site, patient_id, bucket)
+JOIN persons USING (person)
 WHERE bucket BETWEEN ? AND ?
 ORDER BY person, t, k, question""",
             self._buckets,

@@ -271,6 +271,22 @@ def expand(first: Array, lengths: Array) -> tuple[Array, Array]:
     return np.arange(len(number)) + shift[number], number
 
 
+def distinct_pairs(person: Array, instant: Array) -> tuple[Array, Array]:
+    """Pairs of a person and an instant in their order, each once."""
+    if not len(person):
+        return person, instant
+    begin, end = int(instant.min()), int(instant.max())
+    if _fits(person, begin, end):
+        # Sorting whole numbers takes a hundredth of what sorting pairs does.
+        keys = np.sort(_key(person, instant, begin, end))
+        keys = keys[np.append(True, keys[1:] != keys[:-1])]
+        return keys // (end - begin + 1), keys % (end - begin + 1) + begin
+    order = np.lexsort((instant, person))
+    person, instant = person[order], instant[order]
+    is_first = np.append(True, _runs(person, instant) != 0)
+    return person[is_first], instant[is_first]
+
+
 def running_total(values: Array) -> Array:
     """The totals before each value, and of all; whole numbers are exact as long as the total fits into 63 bits."""
     totals = np.zeros(len(values) + 1, np.int64)
@@ -335,6 +351,16 @@ def _runs(person: Array, instant: Array) -> Array:
 def _sorted_by(person: Array, instant: Array) -> Array:
     """The order by person and instant; one key where both fit into it, as that takes a third of the time."""
     begin, end = int(instant.min()), int(instant.max())
-    if (end - begin + 1) * (int(person.max()) + 1) > NEVER:
+    if not _fits(person, begin, end):
         return np.lexsort((instant, person))
-    return np.argsort(person.astype(np.int64) * (end - begin + 1) + (instant - begin), kind="stable")
+    return np.argsort(_key(person, instant, begin, end), kind="stable")
+
+
+def _fits(person: Array, begin: int, end: int) -> bool:
+    """Whether a person and an instant from `begin` to `end` fit into one number."""
+    return (end - begin + 1) * (int(person.max()) + 1) <= NEVER
+
+
+def _key(person: Array, instant: Array, begin: int, end: int) -> Array:
+    key: Array = person.astype(np.int64) * (end - begin + 1) + (instant - begin)
+    return key

@@ -1,6 +1,6 @@
 """Which records are one person, and since when that is known: merged patients as a dated, reversible alias.
 
-In go a connection that stands at a store_seq and its table `asked` (site, bucket, patient_id, …); out comes the
+In go a connection that stands at a store_seq and its table `persons` (site, bucket, patient_id, …); out comes the
 temporary table `people`, a row for each record asked for itself and one for each other record of the same person and
 each interval in which that was known (TIME rule 13). Nothing is rewritten: a link that is taken back ends its interval.
 Whose answers a link may ever have changed stands in the temporary table `kin`.
@@ -19,11 +19,7 @@ from fhir_features.lake import bucket_count, bucket_sql
 # was reached before and intervals only shrink.
 _PEOPLE = """
 CREATE OR REPLACE TEMP TABLE people AS
-WITH RECURSIVE askers AS (
-  SELECT DISTINCT site, bucket, patient_id
-  FROM asked
-),
-stated AS (
+WITH RECURSIVE stated AS (
   SELECT
     site, patient_id, unnest(list_concat(replaced_by, replaces)) AS other_id,
     known_at AS since, coalesce(known_to, TIMESTAMPTZ 'infinity') AS until
@@ -42,7 +38,7 @@ links AS (
 reached AS (
   SELECT site, patient_id AS asked_patient_id, other_id AS patient_id, since, until
   FROM links
-  SEMI JOIN askers USING (site, patient_id)
+  SEMI JOIN persons USING (site, patient_id)
   UNION
   SELECT r.site, r.asked_patient_id, l.other_id, greatest(r.since, l.since), least(r.until, l.until)
   FROM reached r
@@ -75,7 +71,7 @@ numbered AS (
 SELECT
   site AS asked_site, patient_id AS asked_patient_id, site, bucket, patient_id,
   NULL::TIMESTAMPTZ AS since, NULL::TIMESTAMPTZ AS until
-FROM askers
+FROM persons
 UNION ALL
 SELECT
   site, asked_patient_id, site, {bucket}, patient_id,

@@ -110,11 +110,12 @@ def incomplete_questions(con: duckdb.DuckDBPyConnection, types: tuple[str, ...])
 _UNKNOWN = """
 SELECT question
 FROM asked q
+JOIN persons p USING (person)
 WHERE NOT EXISTS (
   FROM patients e
-  WHERE e.bucket = q.bucket
-    AND e.site = q.site
-    AND e.patient_id = q.patient_id
+  WHERE e.bucket = p.bucket
+    AND e.site = p.site
+    AND e.patient_id = p.patient_id
     AND e.known_at <= q.k
     AND (e.known_to > q.k OR e.known_to IS NULL)
 )"""
@@ -129,5 +130,6 @@ WITH reached AS (
 )
 SELECT question
 FROM asked
+JOIN persons USING (person)
 LEFT JOIN reached USING (site)
 WHERE watermark IS NULL OR t > watermark"""

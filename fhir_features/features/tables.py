@@ -23,7 +23,7 @@ from fhir_features.features.cadence import EXACT, Serving, read_cadence
 from fhir_features.features.changes import changed_rows, create_previous
 from fhir_features.features.compile import Plan, compile_features, leaves
 from fhir_features.features.engine import answers, buckets_holding
-from fhir_features.features.instants import START, Span, create_spans, last_instants, next_instant, questions_of
+from fhir_features.features.instants import START, Span, create_questions, create_spans, last_instants, next_instant
 from fhir_features.features.operators import INSTANT_OPERATORS
 from fhir_features.features.summary import resource_types
 from fhir_features.features.table_files import checked_files, write_file
@@ -42,15 +42,6 @@ from fhir_features.features.view import FeatureView
 from fhir_features.files import alone, disk_errors, make_folder
 from fhir_features.lake import bucket_count, bucket_sql
 from fhir_features.ontology import Ontologies
-
-# A patient who was refreshed has rows already for the first part of what the next build spans.
-_NOT_REFRESHED = """NOT EXISTS (
-  SELECT 1
-  FROM previous p
-  WHERE p.site = q.site
-    AND p.patient_id = q.patient_id
-    AND p.answered_at >= q.t
-)"""
 
 # Rows whose questions are worked out together: each can give several.
 _ROWS_A_PASS = 300_000
@@ -101,8 +92,7 @@ def _build(con: duckdb.DuckDBPyConnection, known: Ontologies, view: FeatureView,
     create_previous(con, plan, files)
     create_members(con, known, plan)
     create_spans(con, plan, serving, spans)
-    condition = _NOT_REFRESHED if before.refreshed_to else "true"
-    answered = _changed_answers(con, known, plan, serving, store_seq, condition)
+    answered = _changed_answers(con, known, plan, serving, store_seq)
     rows = write_file(file, table_schema(plan, view, now), answered)
     return Build(view.name, view.version, file, rows, watermarks)
 
@@ -160,7 +150,7 @@ def _refresh(
     create_members(con, known, plan)
     create_spans(con, plan, serving, spans)
     buckets = _create_refreshed(con, patients)
-    condition = f"(q.site, q.patient_id) IN (SELECT (site, patient_id) FROM refreshed) AND {_NOT_REFRESHED}"
+    condition = "(site, patient_id) IN (SELECT (site, patient_id) FROM refreshed)"
     answered = _changed_answers(con, known, plan, serving, store_seq, condition, buckets)
     file = table / refresh_name(table, spans, store_seq)
     rows = write_file(file, table_schema(plan, view, now), answered)
@@ -290,22 +280,9 @@ def _changed_answers(
     condition: str = "true",
     ranges: Sequence[tuple[int, int]] | None = None,
 ) -> Iterator[pa.Table]:
-    """The rows to write, some buckets at a time; of questions `q` that meet a condition, in ranges of buckets."""
-    questions = questions_of(plan, serving)
-    # Questions are numbered without gaps.
-    columns = "*" if condition == "true" else "* REPLACE (row_number() OVER (ORDER BY question) AS question)"
+    """The rows to write, some buckets at a time; of patients that meet a condition, in ranges of buckets."""
     together = buckets_holding(con, plan, _ROWS_A_PASS)
     for first, last in ranges or [(at, at + together - 1) for at in range(0, bucket_count(con), together)]:
-        buckets = {"first_bucket": first, "last_bucket": last}
-        con.execute(
-            f"""
-CREATE OR REPLACE TEMP TABLE asked AS
-SELECT {columns}, t AS k
-FROM (
-{questions}
-) q
-WHERE {condition}""",
-            buckets,
-        )
+        create_questions(con, plan, serving, (first, last), condition)
         for answered in answers(con, known, plan, carry=True):
             yield changed_rows(con, plan, answered, store_seq)

@@ -42,9 +42,10 @@ _OF_THE_PERSON = """WITH records AS (
     a.t, a.k, p.site, p.bucket, p.patient_id,
     bool_or(coalesce(p.since <= a.k, true) AND coalesce(p.until > a.k, true)) AS is_same
   FROM asked a
+  JOIN persons r USING (person)
   JOIN people p
-    ON p.asked_site = a.site
-    AND p.asked_patient_id = a.patient_id
+    ON p.asked_site = r.site
+    AND p.asked_patient_id = r.patient_id
   GROUP BY ALL
 ),
 encounters_seen AS (
@@ -187,7 +188,8 @@ SELECT
     ELSE {literal(COUNTS)}
   END AS verdict
 FROM records q
-JOIN asked a USING (site, bucket, patient_id)
+JOIN persons USING (site, bucket, patient_id)
+JOIN asked a USING (person)
 JOIN patients e
   ON e.site = q.site
   AND e.patient_id = q.patient_id

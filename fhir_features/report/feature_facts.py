@@ -77,7 +77,9 @@ def _create_answered(con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Pl
     con.unregister("no_answers")
     for part in answers(con, known, plan):
         con.register("part", part)
-        con.execute("INSERT INTO answered SELECT site, part.* FROM part JOIN asked USING (question)")
+        con.execute(
+            "INSERT INTO answered SELECT site, part.* FROM part JOIN asked USING (question) JOIN persons USING (person)"
+        )
         con.unregister("part")
 
 
