@@ -6,6 +6,7 @@ the engine, `spans`, and `previous`, the newest row of each patient in the table
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -15,42 +16,28 @@ import pyarrow.compute as pc
 
 from fhir_features.features.compile import Plan
 from fhir_features.features.kernel import Array
+from fhir_features.features.spine import INSTANT
 from fhir_features.lake import identifier
 
 _KEYS = ["site", "patient_id", "answered_at", "published_at", "store_seq"]
 
-_PREVIOUS_HERE = """SELECT person, {columns}
-FROM previous
-JOIN persons USING (site, patient_id)
-WHERE person IN (
-  SELECT person
-  FROM asked
-  WHERE question BETWEEN $first AND $last
-)
-ORDER BY person"""
+_ASKED = """
+SELECT person, epoch_us(t) AS t
+FROM asked
+WHERE question BETWEEN $first AND $last
+ORDER BY question"""
 
-# A line is an answer, or what the table so far says; in a restatement that stands in the answer's place at `reach`.
-_LINES = """WITH lines AS (
-  SELECT person, t AS answered_at, question - $first AS place, true AS is_new, $store_seq AS store_seq
-  FROM asked
-  JOIN persons USING (person)
-  JOIN spans USING (site)
-  WHERE question BETWEEN $first AND $last
-    AND (NOT restates OR t < reach)
-  UNION ALL
-  SELECT person, CASE WHEN restates THEN reach ELSE answered_at END, place, restates, built_seq
-  FROM previous_here
-  JOIN persons USING (person)
-  JOIN previous USING (site, patient_id)
-  JOIN spans USING (site)
-)
+# A row a person: what the build adds for the site, and what the table so far says, its answers last.
+_ABOUT = 9
+_PERSONS = """
 SELECT
-  place, person, site, patient_id, answered_at, reach AS published_at, CAST(store_seq AS BIGINT) AS store_seq,
-  is_new, answers_all AND answered_at = news_at AS is_given
-FROM lines
-JOIN persons USING (person)
+  n.site, n.patient_id, epoch_us(reach) AS reach, epoch_us(news_at) AS news_at, answers_all, restates, built_seq,
+  p.site IS NOT NULL AS is_held, coalesce(epoch_us(p.answered_at), 0) AS held_at{columns}
+FROM persons n
 JOIN spans USING (site)
-ORDER BY person, answered_at"""
+LEFT JOIN previous p USING (site, patient_id)
+WHERE person BETWEEN $first AND $last
+ORDER BY person"""
 
 
 def create_previous(con: duckdb.DuckDBPyConnection, plan: Plan, files: list[Path]) -> None:
@@ -74,20 +61,61 @@ FROM no_rows""")
 def changed_rows(con: duckdb.DuckDBPyConnection, plan: Plan, answered: pa.Table, store_seq: int) -> pa.Table:
     """Of the answers those that differ from the patient's answer before, or stand where all are given."""
     bounds = {"first": answered["question"][0].as_py(), "last": answered["question"][-1].as_py()}
-    names = list(plan.names)
-    answers = answered.select(names)
-    columns = ", ".join(identifier(name) for name in names)
-    previous = con.execute(_PREVIOUS_HERE.format(columns=columns), bounds).to_arrow_table()
-    places = pa.array(range(len(answers), len(answers) + len(previous)), pa.int64())
-    con.register("previous_here", pa.table({"person": previous["person"], "place": places}))
-    lines = con.execute(_LINES, {**bounds, "store_seq": store_seq}).to_arrow_table()
-    con.unregister("previous_here")
-    if len(previous) or len(lines) < len(answers):
-        answers = pa.concat_tables([answers, previous.select(names)]).take(lines["place"])
-    is_new, is_given = (lines[name].to_numpy() for name in ("is_new", "is_given"))
-    is_written = is_new & (is_given | _is_other(lines["person"].to_numpy(), answers))
-    rows = pa.table([*lines.select(_KEYS).columns, *answers.columns], names=[*_KEYS, *names])
-    return rows.filter(pa.array(is_written))
+    person, t = con.execute(_ASKED, bounds).fetchnumpy().values()
+    columns = "".join(f", p.{identifier(name)}" for name in plan.names)
+    bounds = {"first": int(person[0]), "last": int(person[-1])}
+    persons = con.execute(_PERSONS.format(columns=columns), bounds).to_arrow_table()
+    lines = _lines(person - person[0], t, persons, store_seq)
+    held = pa.table(persons.columns[_ABOUT:], names=list(plan.names)).filter(persons["is_held"])
+    answers = answered.select(list(plan.names))
+    if len(held) or len(lines.place) < len(answers):
+        answers = pa.concat_tables([answers, held]).take(pa.array(lines.place))
+    all_given = persons["answers_all"].to_numpy()[lines.person] & (
+        lines.t == persons["news_at"].to_numpy()[lines.person]
+    )
+    is_written = lines.is_new & (all_given | _is_other(lines.person, answers))
+    whose = pa.array(lines.person[is_written])
+    keys = [
+        persons["site"].take(whose),
+        persons["patient_id"].take(whose),
+        pa.array(lines.t[is_written]).cast(INSTANT),
+        persons["reach"].take(whose).cast(INSTANT),
+        pa.array(lines.store_seq[is_written]),
+    ]
+    return pa.table([*keys, *answers.filter(pa.array(is_written)).columns], names=[*_KEYS, *plan.names])
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Answers and what the table so far says, in the order of person and instant. `place`: among the answers, then
+    among what the table says."""
+
+    person: Array
+    t: Array
+    place: Array
+    is_new: Array
+    store_seq: Array
+
+
+def _lines(person: Array, t: Array, persons: pa.Table, store_seq: int) -> _Lines:
+    """The lines of a pass. In a restatement what the table says stands in the answer's place at `reach`."""
+    reach, restates, built_seq, held_at = (
+        persons[name].to_numpy() for name in ("reach", "restates", "built_seq", "held_at")
+    )
+    place = np.flatnonzero(~restates[person] | (t < reach[person]))
+    held = np.flatnonzero(persons["is_held"].to_numpy())
+    if not len(held):
+        return _Lines(person[place], t[place], place, np.ones(len(place), bool), np.full(len(place), store_seq))
+    whose = np.concatenate([person[place], held])
+    at = np.concatenate([t[place], np.where(restates, reach, held_at)[held]])
+    order = np.lexsort((at, whose))
+    return _Lines(
+        whose[order],
+        at[order],
+        np.concatenate([place, len(person) + np.arange(len(held))])[order],
+        np.concatenate([np.ones(len(place), bool), restates[held]])[order],
+        np.concatenate([np.full(len(place), store_seq), built_seq[held]])[order],
+    )
 
 
 def _is_other(person: Array, answers: pa.Table) -> Array:

@@ -29,7 +29,7 @@ from fhir_features.lake import bucket_count, bucket_sql, create_views
 from fhir_features.ontology import Ontologies
 
 # How much of one pass is in memory: answers (questions times features), about 100 MB, and rows, about 200 MB.
-_ANSWERS_A_PASS = 4_000_000
+_ANSWERS_A_PASS = 8_000_000
 _ROWS_A_PASS = 1_500_000
 # DuckDB reserves the memory of a whole batch of rows, also for the last one, and for none.
 _ROWS_A_BATCH = 100_000

@@ -44,7 +44,7 @@ from fhir_features.lake import bucket_count, bucket_sql
 from fhir_features.ontology import Ontologies
 
 # Rows whose questions are worked out together: each can give several.
-_ROWS_A_PASS = 300_000
+_ROWS_A_PASS = 1_200_000
 
 
 @dataclass(frozen=True)
