@@ -56,8 +56,12 @@ def open_repository(store: FeatureStore) -> Any:
         )
     with quiet():
         import feast
+        from feast.repo_config import load_repo_config
 
-        return feast.FeatureStore(repo_path=str(repository))
+        from fhir_features.feast.registry import outliving_kills
+
+        config = outliving_kills(load_repo_config(repository, repository / "feature_store.yaml"))
+        return feast.FeatureStore(repo_path=str(repository), config=config)
 
 
 @contextlib.contextmanager

@@ -33,9 +33,9 @@ def compiled(folder: Path) -> Path | None:
 class Stages:
     """Does stages, each in a process that may be killed."""
 
-    def __init__(self, shim: Path, *words: str) -> None:
+    def __init__(self, shim: Path) -> None:
         env = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": str(HERE.parent)}
-        command = [sys.executable, str(HERE / "stages.py"), *words]
+        command = [sys.executable, str(HERE / "stages.py")]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
     def do(self, stage: str, folder: Path, **how: Any) -> dict[str, Any]:
@@ -58,10 +58,20 @@ class Stages:
         return float(json.loads(said)["cpu"])
 
 
+FEATURES = """
+from fhir_features.features import FeatureService, FeatureView, observation, patient
+
+features = [observation("loinc:2160-0", unit="mg/dL").last().named("creatinine_last")]
+kidney = FeatureView(name="kidney", entity=patient, features=features)
+model = FeatureService(name="model", features=["kidney"])
+"""
+
+
 def small_project(folder: Path) -> Project:
-    """Two patients, and an ontology to import."""
+    """Two patients, a view of one feature, and an ontology to import."""
     folder.mkdir(parents=True)
     project = Project(folder)
+    (folder / "feature_repo" / "features.py").write_text(FEATURES)
     whom = {"patient-001", "patient-002"}
     project.resources = [each for each in project.resources if _patient(each) in whom]
     concepts = [{"code": "4548-4", "display": "first"}, {"code": "2339-0", "display": "second"}]
@@ -76,46 +86,48 @@ def _patient(resource: dict[str, Any]) -> str:
     return str(resource.get("subject", {}).get("reference", "Patient/")).removeprefix("Patient/")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Before:
-    """A project as it stood before a stage, and what must be so after it, whatever happened in between."""
+    """A project as it stood before a stage: which tables its lake had, by commit, and what the project must hold after
+    the stage, whatever happened in between."""
 
     stage: str
     folder: Path
     calls: int
-    recovered: dict[str, Any]
+    committed: dict[str, dict[str, str]]
+    content: dict[str, Any]
 
 
 def before_each(stages: Stages, root: Path, *, every_stage: bool) -> list[Before]:
     """The stages that write, each with the project before it, when a second batch has come; or `every_stage`, at first
-    too, and those that need Feast."""
+    too, and those that are seldom done."""
     project = small_project(root / "project")
-    serving = ("apply", "materialize") if every_stage else ()
     write_ndjson(project.resources, project.folder / "north" / "0.ndjson")
     found = []
-    for stage in ("pull", "normalize"):
-        if every_stage:
+    for stage in ("pull", "normalize", "build"):
+        if every_stage and stage != "build":
             found.append(_before(stages, root, project.folder, stage))
         else:
             stages.well(stage, project.folder)
-    for stage in ("build", *serving):
-        stages.well(stage, project.folder)
+    stages.well("apply", project.folder)
     write_ndjson(later(project.resources, now=NOW + dt.timedelta(days=1)), project.folder / "north" / "1.ndjson")
-    again = ["pull", "import", "normalize", "build"]
-    again += [*serving[1:], "compact", "rebuild"] if every_stage else []
+    again = ["pull", "import", "normalize", "build", "materialize"]
+    again += ["apply", "compact", "rebuild"] if every_stage else []
     return found + [_before(stages, root, project.folder, stage) for stage in again]
 
 
 def _before(stages: Stages, root: Path, project: Path, stage: str) -> Before:
     folder = root / f"before-{len(list(root.iterdir()))}"
     shutil.copytree(project, folder)
+    has_lake = (project / "warehouse" / "lake").exists()
+    committed = stages.well("lake", project) if has_lake else {}
     trace = folder.with_suffix(".trace")
     done = stages.do(stage, project, trace=str(trace))
     assert done["exit"] == 0, done["says"]
     assert not_synced(trace) == [], stage
-    recovered = stages.do("", project, recovers=stage)
+    recovered = stages.do("", project, recovers=stage, committed=False)
     assert recovered["exit"] == 0, recovered["says"]
-    return Before(stage, folder, done["calls"], recovered["says"])
+    return Before(stage, folder, done["calls"], committed, recovered["says"]["content"])
 
 
 def not_synced(trace: Path) -> list[str]:
@@ -153,10 +165,12 @@ def disturbed(stages: Stages, root: Path, before: Before, at: int, error: int) -
     what = f"{before.stage}, {errno.errorcode.get(error, 'killed')} at call {at} of {before.calls}"
     assert ended["exit"] != 255, f"{what}: {ended['says']}"
     assert ended["exit"] == 0 or error == 0 or "\n" not in ended["says"], what
-    recovered = stages.do("", folder, recovers=before.stage)
+    recovered = stages.do("", folder, recovers=before.stage, committed=bool(before.committed))
     assert recovered["exit"] == 0, f"{what}, then: {recovered['says']}"
-    assert recovered["says"]["first"] == before.recovered["first"], f"{what}: the first commit is another one"
-    assert recovered["says"]["content"] == before.recovered["content"], f"{what}: not the same content"
+    found = recovered["says"]["committed"]
+    for table, by_commit in before.committed.items():
+        assert {seq: found[table].get(seq) for seq in by_commit} == by_commit, f"{what}: {table} is not as committed"
+    assert recovered["says"]["content"] == before.content, f"{what}: not the same content"
     if ended["exit"] == 0:
         return "done"
     return "killed" if ended["exit"] < 0 else "said so"

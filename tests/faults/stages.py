@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from fhir_features.config import load_config
-from fhir_features.errors import FeatureTableError, FhirFeaturesError
+from fhir_features.errors import FhirFeaturesError
 from fhir_features.features.content_hash import table_hash
 from fhir_features.files import sha256_of
 from fhir_features.lake import connect, reading
@@ -32,6 +32,7 @@ from fhir_features.lake.schema import TABLES
 from fhir_features.normalize import normalize
 from fhir_features.ontology.artifacts import found_manifests
 from fhir_features.ontology.importers import import_release
+from fhir_features.ontology.systems import HOME_VARIABLE
 from fhir_features.sources import landed_runs, pull
 from fhir_features.store import FeatureStore
 from fhir_features.upkeep import compact, gc, rebuild, verify
@@ -42,7 +43,7 @@ NAMES = re.compile(r"\d{8}T\d{12}Z|ducklake-[0-9a-f-]{36}")
 
 def build(folder: Path) -> None:
     store = FeatureStore(folder)
-    for name in store.views if "feast" in sys.argv else ("kidney",):
+    for name in store.views:
         store.build(name)
 
 
@@ -78,26 +79,20 @@ STAGES = {
     "gc": lambda folder: gc(load_config(folder)),
     "verify": lambda folder: [found.path for found in verify(load_config(folder)).findings],
     "content": lambda folder: content(folder),
+    "lake": lambda folder: lake_content(folder),
 }
 
 
-def recover(folder: Path, stage: str) -> dict[str, Any]:
-    """What must be so after a stage was disturbed: the first commit is as it was, and done again the stage ends well.
-    What then is left over is removed; what the project holds."""
-    lake = folder / "warehouse" / "lake" / "catalog.sqlite"
-    is_first = stage in ("pull", "normalize") and not (folder / "warehouse" / "features").exists()
-    first = lake_content(folder, 1) if lake.exists() and not is_first else None
-    applied_again = False
-    try:
-        STAGES[stage](folder)
-    except FeatureTableError:
-        if stage != "materialize":
-            raise
-        apply(folder)
-        materialize(folder)
-        applied_again = True
+def recover(folder: Path, stage: str, committed: bool) -> dict[str, Any]:
+    """What must be so after a stage was disturbed: what was `committed` is as it was, and done again the stage ends
+    well. What then is left over is removed; what the project holds."""
+    found = lake_content(folder) if committed else {}
+    STAGES[stage](folder)
+    # Of all stages only the import is about the folder of ontologies, which for the others is the shipped one.
+    os.environ[HOME_VARIABLE] = str(folder / "home")
     gc(load_config(folder))
-    return {"first": first, "content": content(folder), "applied_again": applied_again}
+    del os.environ[HOME_VARIABLE]
+    return {"committed": found, "content": content(folder)}
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -113,7 +108,7 @@ def content(folder: Path) -> dict[str, Any]:
         for run in landed_runs(warehouse / "landing")
     ]
     if (warehouse / "lake" / "catalog.sqlite").exists():
-        held["lake"] = lake_content(folder, 1_000_000)
+        held["lake"] = lake_content(folder)
     held["features"] = {
         NAMES.sub("", str(file.relative_to(warehouse))): table_hash(pq.read_table(file)).sha256
         for file in sorted((warehouse / "features").glob("*/*/*.parquet"))
@@ -123,19 +118,19 @@ def content(folder: Path) -> dict[str, Any]:
     return held
 
 
-def lake_content(folder: Path, store_seq: int) -> dict[str, str]:
-    """A hash of each table of the lake as it stood after a commit."""
-    found = {}
-    with reading(folder / "warehouse" / "lake") as con:
+def lake_content(folder: Path) -> dict[str, dict[str, str]]:
+    """A hash of the rows of each table of the lake, by the commit that brought them."""
+    lake = folder / "warehouse" / "lake"
+    found: dict[str, dict[str, str]] = {}
+    with reading(lake) as con:
         names = [file.name for file in data_files(con)]
         for table in TABLES:
             # Not through DuckLake, which plans for longer than it reads.
-            of_table = [name for name in names if name.startswith(f"main/{table.name}/")]
-            paths = [str(folder / "warehouse" / "lake" / "data" / name) for name in of_table]
-            where = f"WHERE store_seq <= {store_seq}" if "store_seq" in table.names else ""
-            sql = f"SELECT *\nFROM read_parquet(?)\n{where}\nORDER BY ALL"
+            paths = [str(lake / "data" / name) for name in names if name.startswith(f"main/{table.name}/")]
+            commit = "store_seq" if "store_seq" in table.names else "0"
+            sql = f"SELECT {commit}, sum(md5_number_lower(CAST(r AS VARCHAR)))\nFROM read_parquet(?) r\nGROUP BY ALL"
             if paths:
-                found[table.name] = table_hash(con.execute(sql, [paths]).to_arrow_table()).sha256
+                found[table.name] = {str(seq): str(digest) for seq, digest in con.execute(sql, [paths]).fetchall()}
     return found
 
 
@@ -167,7 +162,7 @@ def do(request: dict[str, Any]) -> None:
     code, says = 0, None
     try:
         recovers = request.get("recovers")
-        says = recover(folder, recovers) if recovers else STAGES[request["stage"]](folder)
+        says = recover(folder, recovers, request["committed"]) if recovers else STAGES[request["stage"]](folder)
     except FhirFeaturesError as error:
         code, says = error.exit_code, str(error)
     except BaseException:
@@ -202,13 +197,17 @@ def serve() -> None:
 
 def warm_up() -> None:
     """Import, before there are forks, what each of them would."""
+    import feast.repo_operations  # noqa: F401
+    import pandas  # noqa: F401  # DuckDB imports it for the first parameter that it is given
+    import pyarrow.dataset  # noqa: F401
+
+    import fhir_features.feast.offline_store
+    import fhir_features.feast.registry
     import fhir_features.normalize.validation  # noqa: F401
     from fhir_features.ontology.units import Units
 
     Units().ucum("http://unitsofmeasure.org", "kg.m/s2/K", None)
     connect().close()
-    if "feast" in sys.argv:
-        import feast.repo_operations  # noqa: F401
 
 
 if __name__ == "__main__":
