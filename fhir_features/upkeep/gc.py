@@ -46,10 +46,12 @@ def gc(config: Config, *, dry_run: bool = False) -> list[Orphan]:
             *_in_lake(warehouse / "lake", config.warehouse.buckets, dry_run),
             *_in_tables(warehouse / "features", dry_run),
             *_aside(warehouse, dry_run),
+            *_aside(config.features.path, dry_run),
         ]
         if ontologies_home() != shipped_folder():
             found += _aside(ontologies_home(), dry_run)
-    return sorted(found, key=lambda orphan: orphan.path)
+    # One of these folders may lie in another.
+    return sorted({orphan.path: orphan for orphan in found}.values(), key=lambda orphan: orphan.path)
 
 
 def _aside(folder: Path, dry_run: bool) -> Iterator[Orphan]:

@@ -98,7 +98,9 @@ def recover(folder: Path, stage: str, committed: bool) -> dict[str, Any]:
 def content(folder: Path) -> dict[str, Any]:
     """What a project holds, but for the names and times of its runs: a hash of each table of each stage; and its files."""
     warehouse = folder / "warehouse"
-    held: dict[str, Any] = {"files": files(warehouse) + files(folder / "home")}
+    held: dict[str, Any] = {
+        "files": files(warehouse) + files(folder / "home") + files(folder / "feature_repo" / "data")
+    }
     held["landing"] = [
         [
             run.source,

@@ -10,7 +10,7 @@ from fhir_features import files
 from fhir_features.synthetic import population
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of two patients, two runs and a receipt; tests take copies of it."""
     folder = tmp_path_factory.mktemp("built") / "project"
