@@ -6,13 +6,16 @@ READY := .venv/.ready
 SERVER_READY := .venv-fhir/.ready
 WRITERS := $(filter-out tests/spec/test_%.py tests/spec/conftest.py,$(wildcard tests/spec/*.py)) $(wildcard tests/docs/*_page.py)
 
+# Without compiled files each of the processes that the tests start compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test soak fuzz audit lint format docs notebooks site clean
 
 demo: $(READY) $(SERVER_READY)
 	$(BIN)/python examples/demo.py .venv-fhir/bin/sekmet
 
 test: lint $(SERVER_READY)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # 100,000 mutated resources through the decoder, three ways, and through all of normalize; make test has 2,000.
 fuzz: $(READY)

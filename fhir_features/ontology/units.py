@@ -3,14 +3,16 @@
 In: system, code and text of a Quantity. Out: a UCUM code, or nothing for what is not known: a unit is never guessed.
 Conversions are a factor and an offset in doubles. UCUM itself is `ucumvert` over the official `ucum-essence.xml`; what
 UCUM does not have is data in `ontologies/units`: other spellings, molar masses and equations by LOINC code. Loading
-ucumvert takes most of a second, so nothing loads it that can be answered without.
+ucumvert takes two seconds, so what it says of the usual units stands in `ontologies/ucum/usual.tsv`.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -35,7 +37,7 @@ class Units:
     """Units as sources write them and as UCUM has them. Answers are cached; one object serves a process."""
 
     def __init__(self) -> None:
-        self._parsed: dict[str, _Unit | None] = {}
+        self._parsed: dict[str, ParsedUnit | None] = {}
 
     def ucum(self, unit_system: str | None, unit_code: str | None, unit_text: str | None) -> str | None:
         """The UCUM code of a Quantity's unit (system, code and text as written), or None if it is not known.
@@ -86,67 +88,75 @@ class Units:
         source, target = self._parse(from_ucum), self._parse(to_ucum)
         if source is None or target is None:
             return None
-        return _linear(source, target) or self._molar(source, target, self._molar_masses.get(loinc or ""))
+        return _linear(source, target) or _molar(source, target, self._molar_masses.get(loinc or ""))
 
-    def _molar(self, source: _Unit, target: _Unit, grams_per_mole: float | None) -> Conversion | None:
-        molar_mass = self._parse("g/mol")
-        if grams_per_mole is None or molar_mass is None or source.is_temperature or target.is_temperature:
-            return None
-        to_moles = _linear(source.divided_by(molar_mass), target)
-        if to_moles:
-            return Conversion(_rounded(to_moles.factor / grams_per_mole), 0.0)
-        to_grams = _linear(source.times(molar_mass), target)
-        return Conversion(_rounded(to_grams.factor * grams_per_mole), 0.0) if to_grams else None
-
-    def _parse(self, unit: str) -> _Unit | None:
+    def _parse(self, unit: str) -> ParsedUnit | None:
         if unit not in self._parsed:
-            self._parsed[unit] = _read_unit(unit)
+            self._parsed[unit] = self._usual[unit] if unit in self._usual else parse_ucum(unit)
         return self._parsed[unit]
 
     @cached_property
     def _spellings(self) -> dict[str, str]:
-        return {row["written"]: row["ucum"] for row in _rows("spellings.tsv")}
+        return {row["written"]: row["ucum"] for row in _rows("units/spellings.tsv")}
 
     @cached_property
     def _known(self) -> frozenset[str]:
-        return frozenset(self._spellings.values())
+        return frozenset(self._spellings.values()) | frozenset(self._usual)
+
+    @cached_property
+    def _usual(self) -> dict[str, ParsedUnit]:
+        return {row["ucum"]: ParsedUnit.from_row(row) for row in _rows(USUAL)}
 
     @cached_property
     def _molar_masses(self) -> dict[str, float]:
-        rows = _rows("molar_masses.tsv")
+        rows = _rows("units/molar_masses.tsv")
         return {loinc: float(row["grams_per_mole"]) for row in rows for loinc in row["loinc"].split()}
 
     @cached_property
     def _equations(self) -> dict[tuple[str, str, str], Conversion]:
         return {
             (row["loinc"], row["from_ucum"], row["to_ucum"]): Conversion(float(row["factor"]), float(row["offset"]))
-            for row in _rows("by_loinc.tsv")
+            for row in _rows("units/by_loinc.tsv")
         }
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
-    """A parsed unit: a pint quantity (None: UCUM has the unit, pint cannot calculate with it), whether it is nothing
-    but an annotation such as {score}, and its arbitrary units, which convert into nothing else (UCUM section 24)."""
+class ParsedUnit:
+    """What a UCUM unit is: `value_in_base_units = value * factor + offset`.
 
-    quantity: Any
+    `dimension`: base dimensions with their exponents, such as `[length]:-3 [mass]:1`; None where no factor tells, as of
+    pH. `annotation`: it is nothing but an annotation, such as {score}. `arbitrary`: the arbitrary units in it, which
+    convert into nothing else (UCUM section 24).
+    """
+
+    dimension: str | None
+    factor: Fraction
+    offset: Fraction
     annotation: bool
-    arbitrary: tuple[str, ...]
+    arbitrary: str
 
-    @property
-    def is_temperature(self) -> bool:
-        # pint neither multiplies nor compares a quantity on a scale with an offset.
-        return self.quantity is not None and "[temperature]" in self.quantity.dimensionality
+    @classmethod
+    def from_row(cls, row: Mapping[str, str]) -> ParsedUnit:
+        """The unit that a row of `usual.tsv` describes."""
+        return cls(
+            None if row["dimension"] == "?" else row["dimension"],
+            Fraction(row["factor"]),
+            Fraction(row["offset"]),
+            row["annotation"] == "yes",
+            row["arbitrary"],
+        )
 
-    def times(self, other: _Unit) -> _Unit:
-        return _Unit(self.quantity and self.quantity * other.quantity, False, self.arbitrary)
+    def as_row(self) -> tuple[str, ...]:
+        """The columns of `usual.tsv` after the unit."""
+        words = ("?" if self.dimension is None else self.dimension, str(self.factor), str(self.offset))
+        return (*words, "yes" if self.annotation else "no", self.arbitrary)
 
-    def divided_by(self, other: _Unit) -> _Unit:
-        return _Unit(self.quantity and self.quantity / other.quantity, False, self.arbitrary)
+
+USUAL = "ucum/usual.tsv"
 
 
 def _rows(name: str) -> list[dict[str, str]]:
-    with (shipped_folder() / "units" / name).open(encoding="utf-8", newline="") as file:
+    with (shipped_folder() / name).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
@@ -154,43 +164,72 @@ _ATOM = re.compile(r"\[[^\]]+\]")
 _ANNOTATION = re.compile(r"\{[^}]*\}")
 
 
-def _read_unit(unit: str) -> _Unit | None:
+def parse_ucum(unit: str) -> ParsedUnit | None:
+    """What UCUM says of a unit, by ucumvert; None if it is none."""
     from lark.exceptions import LarkError, VisitError
 
+    atoms = _ATOM.findall(_ANNOTATION.sub("", unit))
+    arbitrary = " ".join(sorted(atom for atom in atoms if atom in _arbitrary_units()))
+    unknown = ParsedUnit(None, Fraction(1), Fraction(0), False, arbitrary)
     try:
         quantity = _registry().from_ucum(unit)
     except VisitError:
-        quantity = None
+        return unknown
     except LarkError:
         return None
-    annotation = hasattr(quantity, "type")
-    atoms = _ATOM.findall(_ANNOTATION.sub("", unit))
-    return _Unit(
-        quantity=_registry().Quantity(1) if annotation else quantity,
-        annotation=annotation,
-        arbitrary=tuple(sorted(atom for atom in atoms if atom in _arbitrary_units())),
-    )
+    if hasattr(quantity, "type"):
+        return ParsedUnit("", Fraction(1), Fraction(0), True, arbitrary)
+    zero, one, hundred = (_in_base_units(value, quantity) for value in (0.0, 1.0, 100.0))
+    if abs((hundred - zero) - 100 * (one - zero)) > 1e-6 * abs(hundred - zero):
+        return unknown
+    dimension = " ".join(f"{name}:{power}" for name, power in sorted(quantity.dimensionality.items()))
+    if zero == 0:
+        return ParsedUnit(dimension, _exact(one), Fraction(0), False, arbitrary)
+    return ParsedUnit(dimension, _small_ratio((hundred - zero) / 100), _small_ratio(zero), False, arbitrary)
 
 
-def _linear(source: _Unit, target: _Unit) -> Conversion | None:
-    if source.quantity is None or target.quantity is None or source.arbitrary != target.arbitrary:
+def _in_base_units(value: float, unit: Any) -> float:
+    return float(_registry().Quantity(value * unit.magnitude, unit.units).to_root_units().magnitude)
+
+
+def _linear(source: ParsedUnit, target: ParsedUnit) -> Conversion | None:
+    if source.dimension is None or target.dimension is None or source.arbitrary != target.arbitrary:
         return None
     if source.annotation or target.annotation:
-        plain = all(unit.annotation or (unit.quantity == 1 and unit.quantity.unitless) for unit in (source, target))
-        return SAME if plain else None
-    if source.quantity.dimensionality != target.quantity.dimensionality:
+        return SAME if all(unit.dimension == "" and unit.factor == 1 for unit in (source, target)) else None
+    if source.dimension != target.dimension:
         return None
-    zero, one, hundred = (_convert(value, source.quantity, target.quantity) for value in (0.0, 1.0, 100.0))
-    if abs((hundred - zero) - 100 * (one - zero)) > 1e-6 * abs(hundred - zero):
-        return None
-    if zero == 0:
-        return Conversion(_rounded(one), 0.0)
-    return Conversion(_small_ratio((hundred - zero) / 100), _small_ratio(zero))
+    factor, offset = source.factor / target.factor, (source.offset - target.offset) / target.factor
+    if source.offset or target.offset:
+        return Conversion(float(factor), float(offset))
+    return Conversion(_rounded(float(factor)), 0.0)
 
 
-def _convert(value: float, source: Any, target: Any) -> float:
-    quantity = _registry().Quantity(value * source.magnitude, source.units)
-    return float(quantity.to(target.units).magnitude / target.magnitude)
+def _molar(source: ParsedUnit, target: ParsedUnit, grams_per_mole: float | None) -> Conversion | None:
+    if grams_per_mole is None or source.arbitrary != target.arbitrary:
+        return None
+    if source.dimension is None or target.dimension is None or source.offset or target.offset:
+        return None
+    if source.annotation or target.annotation:
+        return None
+    ratio = _rounded(float(source.factor / target.factor))
+    if _in_moles(source.dimension) == _powers(target.dimension):
+        return Conversion(_rounded(ratio / grams_per_mole), 0.0)
+    if _in_moles(target.dimension) == _powers(source.dimension):
+        return Conversion(_rounded(ratio * grams_per_mole), 0.0)
+    return None
+
+
+def _powers(dimension: str) -> Counter[str]:
+    return Counter({name: int(power) for name, power in (part.split(":") for part in dimension.split())})
+
+
+def _in_moles(dimension: str) -> Counter[str]:
+    """The dimension of the same divided by a molar mass; a Counter has 0 of what is not in it."""
+    powers = _powers(dimension)
+    powers["[mass]"] -= 1
+    powers["[substance]"] += 1
+    return powers
 
 
 def _rounded(value: float) -> float:
@@ -198,9 +237,16 @@ def _rounded(value: float) -> float:
     return float(f"{value:.15g}")
 
 
-def _small_ratio(value: float) -> float:
+def _exact(value: float) -> Fraction:
+    """The ratio or decimal that a double of pint stands for: 1/86400 of /d, 453.59237 of [lb_av]."""
+    scale = Fraction(10) ** math.floor(math.log10(value))
+    ratio = (Fraction(value) / scale).limit_denominator(1_000_000) * scale
+    return ratio if abs(ratio - Fraction(value)) <= 2e-15 * ratio else Fraction(repr(_rounded(value)))
+
+
+def _small_ratio(value: float) -> Fraction:
     # The scales of temperature, the only ones with an offset, differ by ratios of small numbers: 9/5, 32, -160/9.
-    return float(Fraction(value).limit_denominator(1000))
+    return Fraction(value).limit_denominator(1000)
 
 
 @lru_cache(maxsize=1)

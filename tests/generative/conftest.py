@@ -1,4 +1,4 @@
-"""How many cases are generated: 80, always the same ones; by hand more, new ones, and failures made small.
+"""How many cases are generated: 40, always the same ones; by hand more, new ones, and failures made small.
 
 GENERATED_CASES=5000 .venv/bin/pytest tests/generative
 """
@@ -7,7 +7,7 @@ import os
 
 from hypothesis import HealthCheck, Phase, settings
 
-CASES = int(os.environ.get("GENERATED_CASES", "80"))
+CASES = int(os.environ.get("GENERATED_CASES", "40"))
 BY_HAND = "GENERATED_CASES" in os.environ
 
 settings.register_profile(

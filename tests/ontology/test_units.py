@@ -7,6 +7,9 @@ import pytest
 
 from fhir_features.errors import DefinitionError
 from fhir_features.ontology import Conversion, Units
+from fhir_features.ontology.builder import ucum
+from fhir_features.ontology.systems import shipped_folder
+from fhir_features.ontology.units import USUAL
 
 UCUM = "http://unitsofmeasure.org"
 
@@ -126,10 +129,18 @@ def test_every_spelling_leads_to_a_unit(units: Units) -> None:
     assert [ucum for ucum in sorted(units._known) if not units._parse(ucum)] == []
 
 
-def test_what_needs_no_ucum_does_not_load_it() -> None:
+def test_the_usual_units_are_as_ucumvert_reads_them() -> None:
+    assert (shipped_folder() / USUAL).read_text(encoding="utf-8") == ucum.table()
+
+
+def test_a_logarithmic_unit_converts_into_nothing(units: Units) -> None:
+    assert [units.conversion(one, other) for one, other in (("dB", "1"), ("1", "dB"), ("[pH]", "mol/L"))] == [None] * 3
+
+
+def test_the_usual_units_are_known_without_loading_ucumvert() -> None:
     script = (
-        "import sys; from fhir_features.ontology import Units; u = Units(); "
-        "u.conversion('mg/dL', 'mg/dL'); u.ucum(None, None, 'mmHg'); u.check('%'); sys.exit('pint' in sys.modules)"
+        "import sys; from fhir_features.ontology import Units; u = Units(); u.conversion('mg/dL', 'mmol/L', '2345-7'); "
+        "u.ucum(None, None, 'mmHg'); u.check('mL/min/{1.73_m2}'); sys.exit('pint' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 

@@ -24,7 +24,7 @@ from fhir_features.lake import EVENT_TABLES, create_views, newest_store_seq, rea
 from fhir_features.normalize import normalize
 from fhir_features.sources import landed_runs, pull, verify_run
 
-KILLS = int(os.environ.get("KILLS", "4"))
+KILLS = int(os.environ.get("KILLS", "2"))
 KILLS_A_WAREHOUSE = 4
 
 

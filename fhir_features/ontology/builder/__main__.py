@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from fhir_features.ontology.artifacts import make_lock, write_lock
-from fhir_features.ontology.builder import authored, groupers, icd9cm, icd10cm
+from fhir_features.ontology.builder import authored, groupers, icd9cm, icd10cm, ucum
 from fhir_features.ontology.builder.sources import Sources
 from fhir_features.ontology.catalog import Catalog
 from fhir_features.ontology.diff import write_changes
@@ -28,6 +28,7 @@ def main() -> None:
     ]
     for manifest in manifests:
         print(f"{manifest.id}  {manifest.content_sha256}")
+    ucum.build(home)
     lock = make_lock(home)
     write_lock(home, lock)
     write_changes(Catalog(home, lock), home, "icd10cm")
