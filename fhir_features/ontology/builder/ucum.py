@@ -33,7 +33,7 @@ def build(home: Path) -> None:
 
 def table() -> str:
     """The table as text: a row a unit, tab-separated."""
-    rows = [("ucum", "dimension", "factor", "offset", "annotation", "arbitrary")]
+    rows: list[tuple[str, ...]] = [("ucum", "dimension", "factor", "offset", "annotation", "arbitrary")]
     for unit in sorted(set(UNITS)):
         parsed = parse_ucum(unit)
         if parsed is None:
