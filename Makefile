@@ -9,7 +9,7 @@ WRITERS := $(filter-out tests/spec/test_%.py tests/spec/conftest.py,$(wildcard t
 # Without compiled files each of the processes that the tests start compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test soak fuzz audit lint format docs notebooks site clean
+.PHONY: demo test soak fuzz audit coverage mutation test-lowest test-newest lint format docs notebooks site clean
 
 demo: $(READY) $(SERVER_READY)
 	$(BIN)/python examples/demo.py .venv-fhir/bin/sekmet
@@ -26,6 +26,31 @@ audit: $(READY)
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.venv-audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+
+# Every branch of times, the engine, the lake and the resolver is taken by a test; prints those that are not, and fails.
+coverage: $(READY)
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest tests/test_times.py tests/lake tests/upkeep tests/ontology tests/spec tests/features tests/generative
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+# How many of a sample of small changes to times, engine and resolver the tests notice; prints those that they do not.
+mutation: $(READY)
+	MUTANTS=$${MUTANTS:-200} $(BIN)/python tests/mutation/run.py
+
+# The tests of what touches dependencies most, with the lowest and with the newest versions that pyproject.toml allows.
+TOUCHY := tests/features tests/normalize tests/lake tests/feast
+
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/packaging/lowest.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lowest/lowest.txt -e '.[dev]'
+	.venv-lowest/bin/python -m pytest $(TOUCHY)
+
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -e '.[dev]'
+	.venv-newest/bin/python -m pytest $(TOUCHY)
 
 # The long versions of the tests of crashes, damage, order and concurrency; FAULT_SECONDS=600 ends the first earlier.
 soak: $(READY)
@@ -53,7 +78,7 @@ site: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 clean:
-	rm -rf demo build site dist .venv .venv-fhir .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf demo build site dist .venv .venv-fhir .venv-audit .venv-lowest .venv-newest .pytest_cache .coverage* .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
