@@ -299,13 +299,16 @@ def rows_hash(connection: duckdb.DuckDBPyConnection, name: TableName, source: st
     Canonical: the columns of TABLES in that order, rows sorted by all of them, text in Unicode NFC, columns closed by
     U+001F and rows by a newline, null as U+0000. `source` is SQL that reads the table.
     """
-    columns = ", ".join(f'CAST("{column}" AS VARCHAR)' for column in TABLES[name])
-    cursor = connection.execute(f"SELECT {columns}\nFROM {source}\nORDER BY ALL NULLS FIRST")
+    texts = ", ".join(f'CAST("{column}" AS VARCHAR) AS "{column}"' for column in TABLES[name])
+    closed = ", ".join(f'coalesce("{column}", chr(0)), chr(31)' for column in TABLES[name])
+    ordered = ", ".join(f'"{column}" NULLS FIRST' for column in TABLES[name])
+    lines = connection.execute(
+        f"SELECT concat({closed}, chr(10)) AS line\nFROM (SELECT {texts} FROM {source})\nORDER BY {ordered}"
+    ).to_arrow_reader(20_000)
     digest, rows = hashlib.sha256(), 0
-    while batch := cursor.fetchmany(20_000):
-        rows += len(batch)
-        lines = ["".join("\0\x1f" if value is None else f"{value}\x1f" for value in row) for row in batch]
-        digest.update(unicodedata.normalize("NFC", "\n".join(lines) + "\n").encode())
+    for batch in lines:
+        rows += batch.num_rows
+        digest.update(unicodedata.normalize("NFC", "".join(batch.column(0).to_pylist())).encode())
     return rows, digest.hexdigest()
 
 
