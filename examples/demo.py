@@ -109,7 +109,9 @@ def train(store: FeatureStore, now: dt.datetime) -> None:
         instants = [now - dt.timedelta(days=30 * month) for month in range(12)]
         patients = [f"patient-{number:03d}" for number in range(1, PATIENTS + 1)]
         spine = _spine([(patient_id, at) for patient_id in patients for at in instants])
-        training = store.get_historical_features(spine, ["labs", "chronic_conditions", "vitals:systolic_last_1y"])
+        training = store.get_historical_features(
+            spine, ["diabetes", "utilization:emergency_visits_1y", "vitals:systolic_last_1y"]
+        )
         shares = ", ".join(f"{share:.0%} {source}" for source, share in training.summary.shares.items())
         say(f"{training.summary.rows} rows x {training.table.num_columns} columns; known through {shares}")
 
@@ -127,10 +129,11 @@ def serve(store: FeatureStore) -> None:
         loaded = materialize(store)
         say(f"{', '.join(each.view for each in loaded)} up to {_written(loaded[0].until)}")
     with step("online") as say:
-        answered = store.get_online_features(["labs:hba1c_last_1y", "labs:glucose_last_1y"], [{"patient_id": PERSON}])
+        results = ["labs:hba1c_last_1y", "labs:glucose_last_1y"]
+        answered = store.get_online_features(results, [{"patient_id": PERSON}])
         served = {name: values[0] for name, values in answered.columns.items()}
         (until,) = [each.until for each in loaded if each.view == "labs"]
-        offline = store.get_historical_features(_spine([(PERSON, until)]), ["labs"]).to_arrow().to_pylist()
+        offline = store.get_historical_features(_spine([(PERSON, until)]), results).to_arrow().to_pylist()
         same = all(offline[0][name] == value for name, value in served.items())
         say(f"{PERSON}: {served} ({'the same' if same else 'NOT the same'} offline)")
         if not same:

@@ -1,6 +1,7 @@
 """The shipped feature views, what `fhir-features build` builds and `feast apply` registers, and a cohort to ask for.
 
-They are a beginning to copy from: codes are those that the shipped ontologies know, windows those of common models.
+They are a beginning: codes are those that the shipped ontologies know, windows those of common models. Keep what your
+data has (`fhir-features report` shows which codes there are), change the rest, and OWNER, and go on.
 """
 
 from fhir_features import (

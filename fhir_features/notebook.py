@@ -19,8 +19,7 @@ from fhir_features.features.compile import kind_of, leaves
 from fhir_features.features.nodes import Aggregate, Expression, Feature, PatientFact
 from fhir_features.features.operators import EXPRESSIONS, OPERATORS, PATIENT_OPERATORS
 from fhir_features.features.terms import ontologies
-from fhir_features.features.wording import in_words, rows_in_words, window_in_words
-from fhir_features.report.wording import unit_of
+from fhir_features.features.wording import in_words, rows_in_words, unit_in_words, unit_of, window_in_words
 
 if TYPE_CHECKING:
     from fhir_features.features.retrieval import TrainingSet
@@ -88,7 +87,7 @@ def _feature_row(feature: Feature) -> Sequence[object]:
         of, says = "the patient", PATIENT_OPERATORS[value.operator][1]
     else:
         of, says = in_words(value), EXPRESSIONS[value.operator].says if isinstance(value, Expression) else "a constant"
-    return feature.name, kind_of(value), unit_of(value), "; ".join(windows), of, says
+    return feature.name, kind_of(value), unit_in_words(unit_of(value)), "; ".join(windows), of, says
 
 
 def _cell(value: object) -> str:

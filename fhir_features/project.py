@@ -1,4 +1,4 @@
-"""A project to begin with: a configuration with comments, a few feature views, and what git is to leave alone.
+"""A project to begin with: a configuration with comments, the shipped feature views, and what git is to leave alone.
 
 In goes a folder that has none of it; out come the files, which work as they are. What is received there is put into the
 folder `received`, unless another one is named.
@@ -24,7 +24,7 @@ _STARTER = Path(__file__).parent / "starter"
 def create_project(
     folder: Path, *, files: Path | None = None, site: str = "my-site", timezone: str = "UTC", example: bool = False
 ) -> list[Path]:
-    """Write the files of a new project into a folder, and say which.
+    """Write the files of a new project into a folder, and say which. Its feature repository is the shipped one.
 
     `files` is the folder of FHIR files to read; without it `received` in the project, in which `example` puts ten
     invented patients and what arrived a day later. `timezone` is the IANA zone of the site. Raises UsageError, and
@@ -46,11 +46,19 @@ def create_project(
         made[0].unlink()
         raise
     shutil.copyfile(_STARTER / "gitignore", made[1])
+    shipped = _shipped_repository()
     for path in made[2:]:
-        shutil.copyfile(_STARTER / path.name, path)
+        shutil.copyfile(shipped / path.name, path)
     if files is None:
         (folder / "received").mkdir(exist_ok=True)
     return [*made, *(_write_example(folder / "received") if example else ())]
+
+
+def _shipped_repository() -> Path:
+    """The shipped feature views, their tests and the Feast repository over them: in a package, else the checkout's."""
+    package = Path(__file__).parent
+    packed = package / "_feature_repo"
+    return packed if packed.is_dir() else package.parent / "feature_repo"
 
 
 def _configuration(path: str, site: str, timezone: str) -> str:

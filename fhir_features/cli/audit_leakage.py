@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
 from fhir_features.cli.options import instant_option, serving_option
+from fhir_features.cli.printing import print_json, print_table
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 
 # How many of the rows that leaked are told one by one; --json and --output have all.
@@ -47,19 +48,21 @@ def command(
         check_output(output)
     cutoff = instant_option("--known-as-of", known_as_of)
     store = FeatureStore(config_path)
-    audit = store.audit_leakage(table, feature, value=value, known_as_of=cutoff, serving=serving or "exact")
+    with working("asking what was known"):
+        audit = store.audit_leakage(table, feature, value=value, known_as_of=cutoff, serving=serving or "exact")
     if output is not None:
         write_rows(audit.rows, output)
     total, counts = audit.rows.num_rows, audit.counts
     leaked = list(zip(audit.leaked["row"].to_pylist(), audit.late_by(), strict=True))
     if as_json:
         told = [{"row": row, "late_by_seconds": late.total_seconds()} for row, late in leaked]
-        print(json.dumps({"rows": total, "counts": counts, "leaked": told}, indent=2))
+        print_json({"rows": total, "counts": counts, "leaked": told})
     else:
-        for verdict in VERDICTS:
-            print(f"{verdict:<10} {counts[verdict]:>10,}  {counts[verdict] / max(total, 1):7.2%}")
-        for row, late in leaked[:_SHOWN]:
-            print(f"row {row} was known {late} later")
+        print_table(
+            ("verdict", "rows", "share"),
+            [(verdict, counts[verdict], f"{counts[verdict] / max(total, 1):.2%}") for verdict in VERDICTS],
+        )
+        print_table(("leaked row", "known later by"), [(row, str(late)) for row, late in leaked[:_SHOWN]])
         if len(leaked) > _SHOWN:
             print(f"and {len(leaked) - _SHOWN:,} more: see them with --output or --json", file=sys.stderr)
     if leaked:

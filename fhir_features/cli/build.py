@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-
 import click
 
+from fhir_features.cli.printing import print_json, print_table
+from fhir_features.cli.progress import on_terminal
 from fhir_features.cli.teaching import examples
 from fhir_features.errors import UsageError
 
@@ -27,7 +26,6 @@ def command(config_path: str, views: tuple[str, ...], restate: bool, as_json: bo
 
     With --json: a list of {view, version, file (null: nothing was new), rows, watermarks by site}.
     """
-    from fhir_features.sources import on_terminal
     from fhir_features.store import FeatureStore
 
     if restate and not views:
@@ -40,8 +38,9 @@ def command(config_path: str, views: tuple[str, ...], restate: bool, as_json: bo
             built.append(store.restate(name) if restate else store.build(name))
             progress("features", "views built", number, len(names))
     if as_json:
-        print(json.dumps([dataclasses.asdict(build) for build in built], indent=2, default=str))
+        print_json(built)
         return
-    for build in built:
-        what = f"{build.rows:,} rows in {build.file.name}" if build.file else "nothing new"
-        print(f"{build.view} {build.version[:12]}: {what}")
+    print_table(
+        ("view", "version", "new rows", "file"),
+        [(each.view, each.version[:12], each.rows, each.file.name if each.file else None) for each in built],
+    )

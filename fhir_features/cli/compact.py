@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 
 import click
 
+from fhir_features.cli.printing import print_json, print_table
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 
@@ -23,11 +23,14 @@ def command(config_path: str, as_json: bool) -> None:
     """
     from fhir_features.upkeep import compact
 
-    compacted = compact(load_config(config_path))
+    with working("compacting"):
+        compacted = compact(load_config(config_path))
     if as_json:
-        print(json.dumps([dataclasses.asdict(each) for each in compacted], indent=2))
+        print_json(compacted)
     else:
-        for each in compacted:
-            print(f"{each.table:<20} {each.files_before:>6,} files -> {each.files:,}, {each.rows:,} rows")
+        print_table(
+            ("table", "files before", "files", "rows"),
+            [(each.table, each.files_before, each.files, each.rows) for each in compacted],
+        )
     if not compacted:
         print("no table has several files", file=sys.stderr)

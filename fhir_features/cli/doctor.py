@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from collections.abc import Iterator, Sequence
 
 import click
 
+from fhir_features.cli.printing import print_json, print_table
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 from fhir_features.config import Config, load_config
 from fhir_features.sources import Check, examine
@@ -37,12 +37,17 @@ def command(config_path: str, sources: Sequence[str], as_json: bool) -> None:
     for name in sources:
         config.source(name)
     checks: list[Check] = []
-    for check in _checks(config, sources):
-        checks.append(check)
-        if not as_json:
-            print(f"{check.source:<11}  {check.check:<18} {check.verdict:<7}  {check.finding}")
+    with working("examining") as step:
+        for check in _checks(config, sources):
+            checks.append(check)
+            step(f"{check.source} {check.check}: {check.verdict}")
     if as_json:
-        print(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
+        print_json(checks)
+    else:
+        print_table(
+            ("of", "check", "verdict", "finding"),
+            [(check.source, check.check, check.verdict, check.finding) for check in checks],
+        )
     failing = any(check.verdict == "fails" for check in checks)
     if not sources:
         print(f"next: {'change what fails' if failing else _next_step(config_path)}", file=sys.stderr)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fhir_features.cli.options import instant_option, serving_option
+from fhir_features.cli.printing import Cell, print_table
 from fhir_features.cli.teaching import examples
 
 
@@ -66,20 +68,24 @@ def command(
         print("  the store knew no such patient then: see that --patient, --site and --at are as meant")
     if explained.ties:
         print(f"  {explained.ties} rows that count are tied: the same instants, put in order by their ids")
-    part = None
-    for row in explained.rows.to_pylist():
-        if row["part"] != part:
-            part = row["part"]
-            print(f"  {part}")
-        print(f"  {_line(row, patient_id)}")
-    print(f"  {', '.join(f'{number:,} {verdict}' for verdict, number in explained.verdicts.items()) or 'no rows'}")
+    for part, rows in groupby(explained.rows.to_pylist(), lambda row: row["part"]):
+        print(f"\n{part}")
+        print_table(
+            ("", "resource", "version", "value", "true", "known", "verdict"), [_cells(row, patient_id) for row in rows]
+        )
+    print(f"\n{', '.join(f'{number:,} {verdict}' for verdict, number in explained.verdicts.items()) or 'no rows'}")
 
 
-def _line(row: dict[str, Any], patient_id: str) -> str:
-    version = f"{row['resource_type']}/{row['resource_id']} version {row['version']}"
+def _cells(row: dict[str, Any], patient_id: str) -> tuple[Cell, ...]:
+    resource = f"{row['resource_type']}/{row['resource_id']}"
     if row["patient_id"] != patient_id:
-        version += f" of Patient/{row['patient_id']}"
-    says = row["text"] if row["number"] is None else f"{row['number']:g}"
-    when = f"true {row['effective_at']}  known {row['known_at']}" if row["effective_at"] else f"known {row['known_at']}"
-    verdict = row["verdict"] + ("; what it is made from has changed since" if row["source_changed"] else "")
-    return f"{'*' if row['decides'] else ' '} {version}  {says or '-'}  {when}  {verdict}"
+        resource += f" of Patient/{row['patient_id']}"
+    return (
+        "*" if row["decides"] else "",
+        resource,
+        row["version"],
+        row["text"] if row["number"] is None else f"{row['number']:g}",
+        row["effective_at"],
+        row["known_at"],
+        row["verdict"] + ("; what it is made from has changed since" if row["source_changed"] else ""),
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 
 
@@ -20,5 +21,6 @@ def command(config_path: str, folder: Path) -> None:
     """
     from fhir_features.store import FeatureStore
 
-    made = FeatureStore(config_path).export_meds(folder)
+    with working("writing events"):
+        made = FeatureStore(config_path).export_meds(folder)
     print(f"{made.events:,} events of {made.subjects:,} subjects in {made.folder}")

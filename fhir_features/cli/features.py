@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
+from fhir_features.cli.printing import print_json, print_table
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 
 if TYPE_CHECKING:
@@ -43,11 +43,22 @@ def list_views(config_path: str, with_earlier: bool, as_json: bool) -> None:
         for each in [*in_use, *(store.earlier_versions() if with_earlier else ())]
     ]
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
         return
-    for row in rows:
-        since = "" if row["in_use"] else "  (earlier)"
-        print(f"{row['view']:<24} {row['version'][:12]}  {row['cadence']}  {len(row['features'])} features{since}")
+    headings = ("view", "version", "cadence", "features", *(["in use"] if with_earlier else []))
+    print_table(
+        headings,
+        [
+            (
+                row["view"],
+                row["version"][:12],
+                row["cadence"],
+                len(row["features"]),
+                *(["yes" if row["in_use"] else "no"] if with_earlier else []),
+            )
+            for row in rows
+        ],
+    )
 
 
 @command.command(
@@ -63,7 +74,10 @@ def show_view(config_path: str, view: str, sql: bool) -> None:
     store = FeatureStore(config_path)
     locked = store.locked(view)
     shown = {"version": locked.version, **locked.view.model_dump(mode="json")}
-    print(store.sql(locked.view) if sql else json.dumps(shown, indent=2))
+    if sql:
+        print(store.sql(locked.view))
+    else:
+        print_json(shown)
 
 
 @command.command("diff", epilog=examples("fhir-features features diff diabetes@1a2b3c diabetes"))
@@ -80,7 +94,7 @@ def diff_versions(config_path: str, before: str, after: str, as_json: bool) -> N
 
     found = FeatureStore(config_path).diff(before, after)
     if as_json:
-        print(json.dumps(dataclasses.asdict(found), indent=2))
+        print_json(found)
     else:
         _print_diff(found)
     if not found.same:
@@ -113,9 +127,10 @@ def test_views(config_path: str, as_json: bool) -> None:
     """
     from fhir_features.store import FeatureStore
 
-    found = FeatureStore(config_path).test()
+    with working("asking"):
+        found = FeatureStore(config_path).test()
     if as_json:
-        print(json.dumps(dataclasses.asdict(found), indent=2, default=str))
+        print_json(found)
     else:
         for each in found.failures:
             print(f"line {each.line}, {each.patient}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
+from fhir_features.cli.printing import print_json, print_table, size
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 
@@ -23,12 +24,11 @@ def command(config_path: str, dry_run: bool, as_json: bool) -> None:
     """
     from fhir_features.upkeep import gc
 
-    orphans = gc(load_config(config_path), dry_run=dry_run)
+    with working("looking for what belongs to nothing"):
+        orphans = gc(load_config(config_path), dry_run=dry_run)
     if as_json:
-        rows = [{"path": str(each.path), "why": each.why, "bytes": each.bytes} for each in orphans]
-        print(json.dumps(rows, indent=2))
+        print_json(orphans)
     else:
-        for each in orphans:
-            print(f"{each.path} {each.why}: {each.bytes:,} bytes")
+        print_table(("path", "why", "size"), [(str(each.path), each.why, size(each.bytes)) for each in orphans])
     what = "would be removed" if dry_run else "removed"
     print(f"{len(orphans):,} {what}, {sum(each.bytes for each in orphans):,} bytes", file=sys.stderr)

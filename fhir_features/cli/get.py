@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fhir_features.cli.options import instant_option, serving_option
+from fhir_features.cli.printing import print_json
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 from fhir_features.errors import UsageError, did_you_mean
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog=examples(
         "fhir-features get admissions --features diabetes --output training.parquet",
-        "fhir-features get rows.csv --features diabetes:age --features cardiovascular --output training.csv",
+        "fhir-features get rows.csv --features diabetes:age --features vitals --output training.csv",
         "fhir-features get rows.csv --features diabetes --serving 'daily@02:00 Europe/Berlin' --output t.parquet",
     )
 )
@@ -55,7 +56,7 @@ def command(
 
     check_output(output)
     store = FeatureStore(config_path)
-    with warnings.catch_warnings():
+    with working("asking"), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         answered = store.get_historical_features(
             _entities(store, entities),
@@ -64,7 +65,7 @@ def command(
             serving=serving,
         )
     answered.save(output)
-    print(json.dumps(vars(answered.summary), indent=2))
+    print_json(vars(answered.summary))
     for line in answered.summary.warnings:
         print(f"warning: {line}", file=sys.stderr)
 

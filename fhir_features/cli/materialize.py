@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
+from fhir_features.cli.printing import print_table
+from fhir_features.cli.progress import on_terminal
 from fhir_features.cli.teaching import examples
 
 
@@ -24,12 +25,11 @@ def command(config_path: str, views: Sequence[str], no_pull: bool, anew: bool, a
     the others back: the exit code is that of the first failure, and the same command goes on from there.
 
     Printed is, of each view, the interval of answered_at that was loaded: from the beginning the first time, and never
-    beyond the watermark. With --json the record of the run, as it lies in the warehouse's folder `runs`: {run_id,
-    package, started_at, finished_at, state, exit_code, steps: [{name, started_at, finished_at, done, failures}]}. What
-    the step `load` has done is a list of {view, since, until, patients}; a since of null is the beginning, both are
-    null when there was nothing new.
+    beyond the watermark; `-` where nothing was new. With --json the record of the run, as it lies in the warehouse's
+    folder `runs`: {run_id, package, started_at, finished_at, state, exit_code, steps: [{name, started_at, finished_at,
+    done, failures}]}. What the step `load` has done is a list of {view, since, until, patients}; a since of null is the
+    beginning, both are null when there was nothing new.
     """
-    from fhir_features.sources import on_terminal
     from fhir_features.store import FeatureStore
 
     with on_terminal() as progress:
@@ -37,17 +37,16 @@ def command(config_path: str, views: Sequence[str], no_pull: bool, anew: bool, a
     if as_json:
         print(record.to_json(), end="")
     else:
-        for each in (each for step in record.steps if step.name == "load" for each in step.done):
-            print(_said(each))
+        print_table(
+            ("view", "patients", "after", "up to"),
+            [
+                (each["view"], each["patients"], each["since"] or (each["until"] and "the beginning"), each["until"])
+                for step in record.steps
+                if step.name == "load"
+                for each in step.done
+            ],
+        )
     for failure in record.failures:
         print(f"error: {failure.message}", file=sys.stderr)
     if record.exit_code:
         sys.exit(record.exit_code)
-
-
-def _said(loaded: dict[str, Any]) -> str:
-    view, since, until = loaded["view"], loaded["since"], loaded["until"]
-    if until is None:
-        return f"{view}: nothing new"
-    begin = since.isoformat(timespec="seconds") if since else "the beginning"
-    return f"{view}: {loaded['patients']:,} patients loaded, from {begin} to {until.isoformat(timespec='seconds')}"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
+from fhir_features.cli.printing import print_json, print_table
+from fhir_features.cli.progress import on_terminal
 from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
+
+if TYPE_CHECKING:
+    from fhir_features.normalize import RunSummary
 
 
 @click.command(
@@ -43,23 +47,13 @@ def command(config_path: str, as_json: bool, max_quarantined: int | None, valida
     told, and sets nothing aside.
     """
     from fhir_features.normalize import Validation, normalize
-    from fhir_features.sources import on_terminal
 
     with on_terminal() as progress:
         summaries = normalize(load_config(config_path), progress, validation=Validation(validate))
     if as_json:
-        print(json.dumps([dataclasses.asdict(summary) for summary in summaries], indent=2))
+        print_json(summaries)
     else:
-        for s in summaries:
-            counts = f"{s.normalized:,} normalized + {s.quarantined:,} quarantined"
-            print(
-                f"{s.source} {s.run_id}: {s.received:,} received = {counts} + {s.duplicates:,} duplicates "
-                f"+ {s.ignored:,} ignored (commit {s.store_seq})"
-            )
-            for resource_type, versions in s.versions.items():
-                print(f"  {resource_type:<18} {versions:>9,}")
-            for found in s.findings:
-                print(f"  {found.resource_type:<18} {found.versions:>9,} not valid: {found.json_path} {found.rule}")
+        _print(summaries)
     if not summaries:
         print("nothing new has landed", file=sys.stderr)
     for s in summaries:
@@ -72,3 +66,19 @@ def command(config_path: str, as_json: bool, max_quarantined: int | None, valida
             )
     if max_quarantined is not None and any(s.quarantined > max_quarantined for s in summaries):
         sys.exit(1)
+
+
+def _print(summaries: list[RunSummary]) -> None:
+    counts = ("received", "normalized", "quarantined", "duplicates", "ignored")
+    print_table(
+        ("commit", "source", "run", *counts),
+        [(s.store_seq, s.source, s.run_id, *(getattr(s, count) for count in counts)) for s in summaries],
+    )
+    print_table(
+        ("commit", "type", "versions"),
+        [(s.store_seq, resource_type, count) for s in summaries for resource_type, count in s.versions.items()],
+    )
+    print_table(
+        ("commit", "type", "not valid", "where", "rule"),
+        [(s.store_seq, f.resource_type, f.versions, f.json_path, f.rule) for s in summaries for f in s.findings],
+    )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from fhir_features.cli.printing import print_json, print_table
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 from fhir_features.errors import UsageError
 from fhir_features.ontology import Concept, ConceptSet, Impact, Ontologies, load_ontologies
@@ -37,7 +37,7 @@ def command() -> None:
 def list_artifacts(as_json: bool) -> None:
     """List the code systems and maps in the lock."""
     known = load_ontologies()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "id": manifest.id,
             "title": manifest.title,
@@ -48,10 +48,9 @@ def list_artifacts(as_json: bool) -> None:
         for manifest in known.manifests
     ]
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
         return
-    for row in rows:
-        print(f"{row['id']:<32} {row['rows']:>9,} rows  {row['content']:<9} {row['title']}")
+    print_table(("id", "rows", "content", "title"), [(r["id"], r["rows"], r["content"], r["title"]) for r in rows])
     print(f"lock {known.lock_id}", file=sys.stderr)
 
 
@@ -61,7 +60,7 @@ def show_artifact(artifact: str) -> None:
     """Show the manifest of one artifact, such as icd10cm@FY2026, as JSON."""
     for manifest in load_ontologies().manifests:
         if manifest.id == artifact:
-            print(json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False))
+            print_json(manifest.model_dump(mode="json", exclude_none=True))
             return
     raise UsageError(f"there is no artifact '{artifact}' in the lock: see `fhir-features ontology list`")
 
@@ -81,14 +80,15 @@ def import_release(kind: str, path: Path, version: str | None, dry_run: bool, as
     from fhir_features.ontology import importers
 
     home = _own_folder()
-    with _steps() as progress:
+    with working("reading the release") as progress:
         manifests = importers.import_release(kind, path, home, version, progress, dry_run)
     if as_json:
-        print(json.dumps([_imported_row(manifest) for manifest in manifests], indent=2))
+        print_json([_imported_row(manifest) for manifest in manifests])
         return
-    for manifest in manifests:
-        rows = ", ".join(f"{table.rows:,} {table.name}" for table in manifest.tables)
-        print(f"{manifest.id}  {rows}")
+    print_table(
+        ("id", "table", "rows"),
+        [(manifest.id, table.name, table.rows) for manifest in manifests for table in manifest.tables],
+    )
 
 
 @command.command("verify", epilog=examples("fhir-features ontology verify"))
@@ -96,15 +96,14 @@ def import_release(kind: str, path: Path, version: str | None, dry_run: bool, as
 def verify(as_json: bool) -> None:
     """Recompute the hash of every table in the lock. Ends with code 30 at the first that differs."""
     found = []
-    with _steps() as progress:
+    with working("reading") as progress:
         for manifest in load_ontologies().verify():
             progress(manifest.id)
             found.append({"id": manifest.id, "content_sha256": manifest.content_sha256})
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return
-    for row in found:
-        print(f"{row['id']}  {row['content_sha256']}")
+    print_table(("id", "content sha256"), [(row["id"], row["content_sha256"]) for row in found])
 
 
 @command.command("lock", epilog=examples("fhir-features ontology lock --dry-run"))
@@ -124,7 +123,7 @@ def lock(dry_run: bool, as_json: bool) -> None:
         write_lock(home, made)
     if as_json:
         found = {"lock_id": made.id, "artifacts": len(made.artifacts), "added": added, "removed": removed}
-        print(json.dumps(found, indent=2))
+        print_json(found)
         return
     for sign, names in (("+", added), ("-", removed)):
         for name in names:
@@ -141,13 +140,16 @@ def diff(old: str, new: str, as_json: bool) -> None:
 
     A code is added or retired if one may use it (bill it) in one of the releases alone.
     """
-    from fhir_features.ontology.diff import GAINED, LOST, changes_text
+    from fhir_features.ontology.diff import GAINED, LOST
 
     changes = load_ontologies().changes(old, new)
     if as_json:
-        print(json.dumps([dataclasses.asdict(change) for change in changes], indent=2, ensure_ascii=False))
+        print_json(changes)
         return
-    print(changes_text(changes), end="")
+    print_table(
+        ("code", "change", "before", "after", "successors"),
+        [(c.code, c.kind, c.before, c.after, " ".join(c.successors) or None) for c in changes],
+    )
     gained, lost = (sum(change.kind in kinds for change in changes) for kinds in (GAINED, LOST))
     what = "pairs" if "__" in new else "usable codes"
     print(f"{gained:,} {what} gained, {lost:,} lost", file=sys.stderr)
@@ -175,10 +177,9 @@ def show_impact(config_path: str, old: str, new: str, as_json: bool) -> None:
     affected = _affected(config_path, known, found)
     if as_json:
         rows = zip(defined, found, affected, strict=True)
-        print(json.dumps([_impact_row(*defines, change, data) for defines, change, data in rows], indent=2))
+        print_json([_impact_row(*defines, change, data) for defines, change, data in rows])
     else:
-        for (view, name, concepts), change, data in zip(defined, found, affected, strict=True):
-            _print_impact(f"{view}.{name}", concepts, change, data)
+        _print_impacts(defined, found, affected)
     if any(change.changes_something for change in found):
         sys.exit(1)
 
@@ -186,7 +187,7 @@ def show_impact(config_path: str, old: str, new: str, as_json: bool) -> None:
 @command.command(
     "unmapped", epilog=examples("fhir-features ontology unmapped", "fhir-features ontology unmapped --html")
 )
-@click.option("--json", "as_json", is_flag=True, help="Print {covered: [...], unmapped: [...]}.")
+@click.option("--json", "as_json", is_flag=True, help="Print {covered: [...], unmapped: [...], frequent: [...]}.")
 @click.option("--html", "as_html", is_flag=True, help="Print an HTML page that needs nothing else.")
 @click.pass_obj
 def unmapped(config_path: str, as_json: bool, as_html: bool) -> None:
@@ -204,7 +205,19 @@ def unmapped(config_path: str, as_json: bool, as_html: bool) -> None:
             "SELECT * EXCLUDE (store_seq) FROM lake.codings ORDER BY code_id, ordinal"
         ).to_arrow_table()
         report = code_coverage(codings, known.resolve_dictionary(codings), code_counts(con))
-    print(report.json() if as_json else report.html() if as_html else report.text(), end="")
+    if as_json or as_html:
+        print(report.json() if as_json else report.html(), end="")
+        return
+    print_table(
+        ("system", "site", "type", "rows", "resolved", "percent", "patients"),
+        [dataclasses.astuple(covered) for covered in report.covered],
+    )
+    print_table(
+        ("rows", "system", "code", "display", "site", "type", "why", "patients"),
+        [dataclasses.astuple(code) for code in report.unmapped],
+    )
+    if report.covered and not report.unmapped:
+        print("every code stands for a concept", file=sys.stderr)
 
 
 @command.command("search", epilog=examples("fhir-features ontology search 'type 2 diabetes' --system icd10cm"))
@@ -216,10 +229,9 @@ def search(term: str, system: str | None, as_json: bool) -> None:
     found = load_ontologies().search(term, system)
     if as_json:
         rows = [{**hit.concept._asdict(), "name": hit.name, "artifact": hit.artifact} for hit in found]
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
         return
-    for hit in found:
-        print(f"{hit.concept!s:<24} {hit.name}  ({hit.artifact})")
+    print_table(("concept", "name", "artifact"), [(str(hit.concept), hit.name, hit.artifact) for hit in found])
 
 
 @command.command("resolve", epilog=examples("fhir-features ontology resolve icd10cm E11.9 --on 2024-03-05"))
@@ -241,15 +253,28 @@ def resolve(system: str, code: str, day: dt.datetime | None, as_json: bool) -> N
             }
             for row in rows
         ]
-        print(json.dumps(found, default=str, indent=2, ensure_ascii=False))
+        print_json(found)
         return
-    for row in rows:
-        period = f"{row.valid_from or '...'} to {row.valid_to or '...'}"
-        flags = f"  [{', '.join(row.flags)}]" if row.flags else ""
-        concept = str(row.concept or "-")
-        print(f"{period:<24}  {row.rank} {row.status:<13} {concept:<22} {row.display or ''}  ({row.via}){flags}")
-        for kind, successor in candidates.get(row.concept, ()):
-            print(f"{'':<24}  {kind}: {successor}")
+    print_table(
+        ("from", "to", "rank", "status", "concept", "name", "via", "flags"),
+        [
+            (
+                row.valid_from,
+                row.valid_to,
+                row.rank,
+                row.status,
+                str(row.concept) if row.concept else None,
+                row.display,
+                row.via,
+                ", ".join(row.flags) or None,
+            )
+            for row in rows
+        ],
+    )
+    print_table(
+        ("retired", "successor", "by"),
+        [(str(code), str(successor), kind) for code in sorted(retired) for kind, successor in candidates[code]],
+    )
 
 
 def _own_folder() -> Path:
@@ -257,18 +282,6 @@ def _own_folder() -> Path:
     if not home:
         raise UsageError(f"imports need a folder of their own: name it in the environment as {HOME_VARIABLE}")
     return Path(home)
-
-
-@contextmanager
-def _steps() -> Iterator[Callable[[str], None]]:
-    """Tell the step that is being done on standard error, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status("") as status:
-        yield status.update
 
 
 def _concept_sets(config_path: str) -> Iterator[tuple[str, str, ConceptSet]]:
@@ -329,12 +342,29 @@ def _impact_row(
     }
 
 
-def _print_impact(feature: str, concepts: ConceptSet, found: Impact, data: tuple[int, int]) -> None:
-    codes = f"{len(found.gained):>5} gained {len(found.lost):>5} lost {len(found.retired):>5} retired"
-    print(f"{feature:<40} {codes} {data[0]:>9,} rows {data[1]:>7,} patients  {concepts}")
-    for sign, codes_of_it in (("+", found.gained), ("-", found.lost)):
-        for concept in codes_of_it:
-            print(f"  {sign} {concept}")
-    for retired in found.retired:
-        missed = f", and {' '.join(map(str, retired.missed))} would be missed" if retired.missed else ""
-        print(f"  {retired.concept} is retired{missed}")
+def _print_impacts(
+    defined: Sequence[tuple[str, str, ConceptSet]], found: Sequence[Impact], affected: Sequence[tuple[int, int]]
+) -> None:
+    of_features = [(f"{view}:{name}", str(concepts)) for view, name, concepts in defined]
+    print_table(
+        ("feature", "gained", "lost", "retired", "rows", "patients", "concepts"),
+        [
+            (feature, len(change.gained), len(change.lost), len(change.retired), *data, concepts)
+            for (feature, concepts), change, data in zip(of_features, found, affected, strict=True)
+        ],
+    )
+    print_table(
+        ("feature", "change", "code", "successors that would be missed"),
+        [
+            (feature, *row)
+            for (feature, _), change in zip(of_features, found, strict=True)
+            for row in _changed_codes(change)
+        ],
+    )
+
+
+def _changed_codes(change: Impact) -> Iterator[tuple[str, str, str | None]]:
+    for kind, concepts in (("gained", change.gained), ("lost", change.lost)):
+        yield from ((kind, str(concept), None) for concept in concepts)
+    for retired in change.retired:
+        yield "retired", str(retired.concept), " ".join(map(str, retired.missed)) or None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 
 import click
 
+from fhir_features.cli.printing import print_json, print_table
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples as typed
 
 
@@ -37,7 +38,8 @@ def command(config_path: str, views: Sequence[str], patients: int, seed: int, ex
     """
     from fhir_features.store import FeatureStore
 
-    found = FeatureStore(config_path).parity(views, patients=patients, seed=seed)
+    with working("comparing"):
+        found = FeatureStore(config_path).parity(views, patients=patients, seed=seed)
     shown = {
         of.view: [
             each
@@ -52,17 +54,23 @@ def command(config_path: str, views: Sequence[str], patients: int, seed: int, ex
             row = dataclasses.asdict(of)
             del row["differences"]
             rows.append({**row, "examples": [dataclasses.asdict(each) for each in shown[of.view]]})
-        print(json.dumps(rows, indent=2, default=lambda at: at.isoformat()))
+        print_json(rows)
     else:
-        for of in found:
-            print(f"{of.view}: {of.patients:,} patients")
-            for each in of.features:
-                differs = f"{each.mismatch:,} mismatch  {each.missing:,} missing  {each.extra:,} extra"
-                print(f"  {each.feature:<32} {each.equal:>9,} equal  {differs}")
-            for one in shown[of.view]:
-                at = one.asked_at.isoformat(timespec="seconds")
-                print(
-                    f"  {one.site} {one.patient_id} at {at}: {one.feature} {one.online} online, {one.offline} offline"
-                )
+        print_table(
+            ("view", "feature", "patients", "equal", "mismatch", "missing", "extra"),
+            [
+                (of.view, each.feature, of.patients, each.equal, each.mismatch, each.missing, each.extra)
+                for of in found
+                for each in of.features
+            ],
+        )
+        print_table(
+            ("site", "patient", "asked at", "view", "feature", "online", "offline"),
+            [
+                (one.site, one.patient_id, one.asked_at, of.view, one.feature, str(one.online), str(one.offline))
+                for of in found
+                for one in shown[of.view]
+            ],
+        )
     if not all(of.same for of in found):
         sys.exit(1)

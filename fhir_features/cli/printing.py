@@ -1,33 +1,63 @@
-"""How tables are printed: aligned for people on a terminal, one line a row, whole and without colour, elsewhere."""
+"""How results are printed: as a table, for people on a terminal, and aligned, one line a row, whole and without colour,
+elsewhere; or as JSON, for programs."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import json
 import sys
 from collections.abc import Sequence
 
-Cell = str | int | dt.datetime | None
+Cell = str | int | float | dt.date | None
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """Print rows under their headings on standard output: numbers to the right, instants in UTC, nothing as `-`."""
+    """Print rows under their headings on standard output: numbers to the right, instants in UTC, nothing as `-`.
+
+    Without rows nothing is printed: to say that there are none is for the command.
+    """
+    if not rows:
+        return
+    cells = [tuple(written(cell) for cell in row) for row in rows]
+    are_numbers = [all(isinstance(row[number], int | float | None) for row in rows) for number in range(len(headings))]
+    if sys.stdout.isatty():
+        _print_for_people(headings, cells, are_numbers)
+        return
+    columns = zip(headings, *cells, strict=True)
+    widths = [max(map(len, column)) for column in columns]
+    for line in (tuple(headings), *cells):
+        shown = (
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(line, widths, are_numbers, strict=True)
+        )
+        print("  ".join(shown).rstrip())
+
+
+def _print_for_people(headings: Sequence[str], cells: list[tuple[str, ...]], are_numbers: list[bool]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    terminal = sys.stdout.isatty()
-    table = Table(box=SIMPLE_HEAD if terminal else None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for number, heading in enumerate(headings):
-        is_number = bool(rows) and all(isinstance(row[number], int | None) for row in rows)
-        table.add_column(heading, justify="right" if is_number else "left", overflow="fold", no_wrap=not terminal)
-    for row in rows:
-        table.add_row(*(Text(written(cell)) for cell in row))
-    # What reads a pipe wants its lines whole.
-    console = Console(file=sys.stdout, width=None if terminal else 10_000, highlight=False)
-    with console.capture() as printed:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in printed.get().splitlines()))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading, is_number in zip(headings, are_numbers, strict=True):
+        # A number is never broken into two lines.
+        table.add_column(heading, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
+def print_json(result: object) -> None:
+    """Print a result as JSON: of a dataclass its fields, instants and dates in ISO 8601, paths as text."""
+    print(json.dumps(result, default=_plain, indent=2, ensure_ascii=False))
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return value.isoformat() if isinstance(value, dt.date) else str(value)
 
 
 def written(cell: Cell) -> str:
@@ -36,7 +66,7 @@ def written(cell: Cell) -> str:
         return "-"
     if isinstance(cell, dt.datetime):
         return f"{cell.astimezone(dt.UTC):%Y-%m-%d %H:%M:%SZ}"
-    return f"{cell:,}" if isinstance(cell, int) else cell
+    return f"{cell:,}" if isinstance(cell, int | float) else str(cell)
 
 
 def size(count: int) -> str:

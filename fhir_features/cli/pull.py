@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
-import datetime as dt
-import json
 import sys
 from collections.abc import Sequence
 
 import click
 
+from fhir_features.cli.printing import print_json, print_table
+from fhir_features.cli.progress import on_terminal
 from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 from fhir_features.errors import FhirFeaturesError
-from fhir_features.sources import PullSummary, on_terminal, pull
+from fhir_features.sources import PullSummary, pull
 
 
 @click.command(epilog=examples("fhir-features pull", "fhir-features pull files --json  # one source, as JSON"))
@@ -41,24 +40,20 @@ def command(config_path: str, sources: Sequence[str], as_json: bool) -> None:
             except FhirFeaturesError as error:
                 failures.append(error)
     if as_json:
-        print(json.dumps([dataclasses.asdict(summary) for summary in summaries], default=_iso, indent=2))
+        print_json(summaries)
     else:
+        print_table(
+            ("source", "type", "received", "pages", "landed", "seen up to"),
+            [
+                (summary.source, of.resource_type, of.received, of.pages, of.landed, of.watermark)
+                for summary in summaries
+                for of in summary.types
+            ],
+        )
         for summary in summaries:
-            _print(summary)
+            for warning in (*summary.warnings, *(warning for of in summary.types for warning in of.warnings)):
+                print(f"warning: {summary.source}: {warning}", file=sys.stderr)
     for failure in failures[:-1]:
         print(f"error: {failure}", file=sys.stderr)
     if failures:
         raise failures[-1]
-
-
-def _iso(instant: dt.datetime) -> str:
-    return instant.isoformat()
-
-
-def _print(summary: PullSummary) -> None:
-    for of in summary.types:
-        watermark = of.watermark.isoformat(timespec="seconds") if of.watermark else "never"
-        counts = f"{of.received:>9,} received {of.pages:>6,} pages {of.landed:>9,} landed"
-        print(f"{summary.source}  {of.resource_type:<18} {counts}  seen up to {watermark}")
-    for warning in (*summary.warnings, *(warning for of in summary.types for warning in of.warnings)):
-        print(f"warning: {summary.source}: {warning}", file=sys.stderr)

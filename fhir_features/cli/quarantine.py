@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from collections.abc import Sequence
 
 import click
 
+from fhir_features.cli.printing import print_json, print_table
+from fhir_features.cli.progress import on_terminal
 from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 
@@ -30,10 +30,9 @@ def list_counts(config_path: str, as_json: bool) -> None:
 
     found = counts(load_config(config_path))
     if as_json:
-        print(json.dumps([dataclasses.asdict(count) for count in found], indent=2))
+        print_json(found)
         return
-    for count in found:
-        print(f"{count.source}  {count.resource_type or '-':<18} {count.rule:<20} {count.rows:>9,}")
+    print_table(("source", "type", "rule", "versions"), [(c.source, c.resource_type, c.rule, c.rows) for c in found])
     _say_when_empty(found)
 
 
@@ -56,12 +55,21 @@ def show(config_path: str, source: str | None, resource_type: str | None, rule: 
         config.source(source)
     rows = set_aside(config, source=source, resource_type=resource_type, rule=rule)
     if as_json:
-        print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+        print_json(rows)
         return
-    for row in rows:
-        place = f"{row.source}/{row.run_id}/{row.file}:{row.line}" + (f" entry {row.entry}" if row.entry else "")
-        name = f"{row.resource_type or '-'}/{row.resource_id or '-'}"
-        print(f"{place}  {name}  {row.rule}  {row.json_path or '-'}  {row.reason}")
+    print_table(
+        ("place", "resource", "rule", "where", "why"),
+        [
+            (
+                f"{row.source}/{row.run_id}/{row.file}:{row.line}" + (f" entry {row.entry}" if row.entry else ""),
+                f"{row.resource_type or '-'}/{row.resource_id or '-'}",
+                row.rule,
+                row.json_path,
+                row.reason,
+            )
+            for row in rows
+        ],
+    )
     _say_when_empty(rows)
 
 
@@ -76,17 +84,17 @@ def retry(config_path: str, as_json: bool) -> None:
     duplicates, ignored}; store_seq is null for a run of which nothing changed.
     """
     from fhir_features.normalize import retry as retry_quarantine
-    from fhir_features.sources import on_terminal
 
     with on_terminal() as progress:
         summaries = retry_quarantine(load_config(config_path), progress)
     if as_json:
-        print(json.dumps([dataclasses.asdict(summary) for summary in summaries], indent=2))
+        print_json(summaries)
     else:
-        for s in summaries:
-            outcomes = f"{s.normalized:,} normalized + {s.duplicates:,} duplicates + {s.ignored:,} ignored"
-            changed = f"(commit {s.store_seq})" if s.store_seq else "(nothing changed)"
-            print(f"{s.source} {s.run_id}: {s.tried:,} tried, {outcomes}, {s.quarantined:,} still set aside {changed}")
+        counts = ("tried", "normalized", "duplicates", "ignored", "quarantined")
+        print_table(
+            ("commit", "source", "run", *counts),
+            [(s.store_seq, s.source, s.run_id, *(getattr(s, count) for count in counts)) for s in summaries],
+        )
     _say_when_empty(summaries)
 
 

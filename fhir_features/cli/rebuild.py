@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-
 import click
 
+from fhir_features.cli.printing import print_json
+from fhir_features.cli.progress import on_terminal
 from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 
@@ -20,12 +19,11 @@ def command(config_path: str, as_json: bool) -> None:
     For a lake that is damaged, or of another version. Killed in the middle it has changed nothing. Run `gc` after it to
     remove the files of the old one. With --json {runs, received}.
     """
-    from fhir_features.sources import on_terminal
     from fhir_features.upkeep import rebuild
 
     with on_terminal() as progress:
         rebuilt = rebuild(load_config(config_path), progress)
     if as_json:
-        print(json.dumps(dataclasses.asdict(rebuilt), indent=2))
+        print_json(rebuilt)
     else:
         print(f"{rebuilt.runs:,} runs, {rebuilt.received:,} resource versions received")

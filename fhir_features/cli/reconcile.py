@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 
 import click
 
+from fhir_features.cli.printing import print_json, print_table
+from fhir_features.cli.progress import on_terminal
 from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
-from fhir_features.sources import on_terminal
 from fhir_features.sources.reconcile import MAX_SHARE, reconcile
 
 
@@ -42,14 +41,15 @@ def command(config_path: str, source: str, max_share: float, dry_run: bool, as_j
     with on_terminal() as progress:
         found = reconcile(config, source, max_share=max_share, dry_run=dry_run, progress=progress)
     if as_json:
-        print(json.dumps(dataclasses.asdict(found), indent=2))
+        print_json(found)
     else:
-        for of in found.types:
-            not_held = "" if of.not_held is None else f" {of.not_held:>9,} not held"
-            print(
-                f"{found.source}  {of.resource_type:<18} {of.held:>9,} held {of.on_server:>9,} on the server "
-                f"{of.passed_over:>5,} passed over {of.gone:>7,} gone{not_held}"
-            )
+        print_table(
+            ("source", "type", "held", "on server", "passed over", "gone", "not held"),
+            [
+                (found.source, of.resource_type, of.held, of.on_server, of.passed_over, of.gone, of.not_held)
+                for of in found.types
+            ],
+        )
     for warning in found.warnings:
         print(f"warning: {found.source}: {warning}", file=sys.stderr)
     if found.run_id is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 
 
@@ -41,7 +42,8 @@ def command(config_path: str, output: Path, suppress_below: int, as_json: bool) 
     """
     from fhir_features.store import FeatureStore
 
-    made = FeatureStore(config_path).report(suppress_below=suppress_below)
+    with working("counting"):
+        made = FeatureStore(config_path).report(suppress_below=suppress_below)
     if as_json:
         print(made.json())
         return

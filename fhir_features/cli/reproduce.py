@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 
 
@@ -31,7 +32,8 @@ def command(config_path: str, receipt: Path, spine: Path | None, output: Path | 
 
     if output is not None:
         check_output(output)
-    made = FeatureStore(config_path).reproduce(receipt, spine=spine)
+    with working("asking again"):
+        made = FeatureStore(config_path).reproduce(receipt, spine=spine)
     if output is not None:
         made.training.save(output)
     if made.same:

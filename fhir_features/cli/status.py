@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from fhir_features.cli.printing import print_table, size
+from fhir_features.cli.printing import print_json, print_table, size
 from fhir_features.cli.teaching import examples
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ def command(config_path: str, as_json: bool) -> None:
 
     found = status(FeatureStore(config_path))
     if as_json:
-        print(json.dumps(dataclasses.asdict(found), indent=2, default=str))
+        print_json(found)
     else:
         _print(found)
 

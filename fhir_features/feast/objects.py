@@ -18,9 +18,9 @@ from fhir_features.feast.built import source_tags
 from fhir_features.feast.repository import DEFINITION, kept_tags
 from fhir_features.features import FeatureService, FeatureView
 from fhir_features.features.compile import compile_features
-from fhir_features.features.describe import concepts_of, description_of, unit_of
 from fhir_features.features.nodes import Feature
 from fhir_features.features.table_log import table_folder
+from fhir_features.features.wording import concepts_of, in_words, unit_of
 
 if TYPE_CHECKING:
     import feast
@@ -108,7 +108,7 @@ def _field(feature: Feature, arrow_type: pa.DataType) -> feast.Field:
     return feast.Field(
         name=feature.name,
         dtype=_feast_type(arrow_type),
-        description=description_of(feature),
+        description=feature.description or in_words(feature.value),
         tags={name: said for name, said in tags.items() if said},
     )
 

@@ -19,13 +19,13 @@ import pyarrow as pa
 
 from fhir_features.features.compile import compile_features, leaves
 from fhir_features.features.engine import answers, ask
-from fhir_features.features.nodes import Aggregate, Encounters, Feature, PatientFact, Window
+from fhir_features.features.nodes import Aggregate, Feature, PatientFact
 from fhir_features.features.spine import INSTANT
 from fhir_features.features.summary import unknown_questions
 from fhir_features.features.terms import create_members
 from fhir_features.features.verdicts import COUNTS, verdicts
+from fhir_features.features.wording import in_words
 from fhir_features.ontology import Ontologies
-from fhir_features.times import duration_text
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _judged(con: duckdb.DuckDBPyConnection, value: Aggregate | PatientFact, t: d
     read = table["read"].to_pylist()
     deciding = _deciding(value.operator, [(place, read[place]) for place in places if read[place] is not None], t)
     decides = pa.array([place in deciding for place in range(table.num_rows)], pa.bool_())
-    part = pa.array([title(value)] * table.num_rows, pa.string())
+    part = pa.array([in_words(value)] * table.num_rows, pa.string())
     return table.drop_columns("read").add_column(0, "part", part).append_column("decides", decides)
 
 
@@ -144,22 +144,6 @@ _DECIDING: dict[str, Callable[[list[_Read], dt.datetime], list[_Read]]] = {
 def _deciding(operator: str, rows: list[_Read], t: dt.datetime) -> set[int]:
     chosen = _DECIDING[operator](rows, t) if operator in _DECIDING else rows
     return {place for place, _ in chosen}
-
-
-def title(value: Aggregate | PatientFact) -> str:
-    """A value as `Explanation.rows` names it in `part`."""
-    if isinstance(value, PatientFact):
-        return f"{value.operator} of the patient"
-    of = "encounters" if isinstance(value.rows, Encounters) else str(value.rows.concepts)
-    return f"{value.operator} of {of}{_within(value.window)}"
-
-
-def _within(window: Window) -> str:
-    end = duration_text(window.end_us) if window.end_us else None
-    if window.start_us is None:
-        return f" before {end}" if end else ""
-    start = duration_text(window.start_us)
-    return f" between {start} and {end}" if end else f" within {start}"
 
 
 def _ties(judged: pa.Table) -> int:

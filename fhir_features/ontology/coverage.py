@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+# Of each resource type of a site, as many of the codes that are understood.
+MOST_FREQUENT = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Covered:
     """How many rows there are of a system, site and resource type, and how many of them are resolved.
@@ -51,19 +55,33 @@ class Unmapped:
     patients: int
 
 
+@dataclass(frozen=True, slots=True)
+class Frequent:
+    """A code that stands for a concept, as a source names it, and how many rows have it.
+
+    At least `patients` patients have it.
+    """
+
+    rows: int
+    system: str
+    code: str
+    display: str
+    site: str
+    resource_type: str
+    patients: int
+
+
 @dataclass(frozen=True)
 class Coverage:
-    """The report: shares by system, site and resource type, and the unmapped codes by number of rows."""
+    """The report: shares by system, site and resource type; the unmapped codes by number of rows; and of each resource
+    type of a site the `MOST_FREQUENT` codes that are understood, by number of patients."""
 
     covered: tuple[Covered, ...]
     unmapped: tuple[Unmapped, ...]
-
-    def text(self) -> str:
-        """Both tables as text."""
-        return f"{_text_table(self.covered)}\n{_text_table(self.unmapped)}"
+    frequent: tuple[Frequent, ...]
 
     def json(self) -> str:
-        """Both tables as {covered: [...], unmapped: [...]}."""
+        """The tables as {covered: [...], unmapped: [...], frequent: [...]}."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
 
     def html(self) -> str:
@@ -88,7 +106,12 @@ def code_coverage(codings: pa.Table, resolution: pa.Table, counts: pa.Table) -> 
     connection.execute(f"CREATE TABLE coded_rows AS\n{_CODED_ROWS}")
     covered = connection.execute(_COVERED).fetchall()
     unmapped = connection.execute(_UNMAPPED).fetchall()
-    return Coverage(tuple(Covered(*row) for row in covered), tuple(Unmapped(*row) for row in unmapped))
+    frequent = connection.execute(_FREQUENT, [MOST_FREQUENT]).fetchall()
+    return Coverage(
+        tuple(Covered(*row) for row in covered),
+        tuple(Unmapped(*row) for row in unmapped),
+        tuple(Frequent(*row) for row in frequent),
+    )
 
 
 def _system_names(codings: pa.Table) -> pa.Table:
@@ -171,17 +194,40 @@ ORDER BY
   2, 3, 4, 5, 6, 7
 """
 
+# Rows of one code may differ in what their source calls it: told is what most patients have, and how many they are.
+_FREQUENT = """
+SELECT
+  CAST(sum(rows) AS BIGINT),
+  system,
+  code,
+  arg_max(coalesce(display, ''), patients),
+  site,
+  resource_type,
+  CAST(max(patients) AS BIGINT)
+FROM coded_rows
+WHERE NOT is_unmapped
+GROUP BY
+  system,
+  code,
+  site,
+  resource_type
+QUALIFY row_number() OVER (
+  PARTITION BY site, resource_type
+  ORDER BY max(patients) DESC, sum(rows) DESC, system, code
+) <= ?
+ORDER BY
+  resource_type,
+  site,
+  max(patients) DESC,
+  sum(rows) DESC,
+  system,
+  code
+"""
+
 
 def _cells(records: Sequence[Any]) -> tuple[list[str], list[list[str]]]:
     names = [field.name for field in fields(records[0])] if records else []
     return names, [[f"{getattr(record, name)}" for name in names] for record in records]
-
-
-def _text_table(records: Sequence[Any]) -> str:
-    names, rows = _cells(records)
-    widths = [max(len(cell) for cell in column) for column in zip(names, *rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [names, *rows]]
-    return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def _html_table(records: Sequence[Any]) -> str:

@@ -15,12 +15,12 @@ from typing import Any
 from markupsafe import Markup
 
 from fhir_features.features.compile import leaves
-from fhir_features.features.explain import Explanation, title
+from fhir_features.features.explain import Explanation
 from fhir_features.features.nodes import Aggregate, Feature, PatientFact
 from fhir_features.features.verdicts import COUNTS
+from fhir_features.features.wording import in_words, unit_in_words, unit_of
 from fhir_features.report.page import hours, render, short, write_page
 from fhir_features.report.timeline import Lane, Question, Span, close_up, timeline, whole_span
-from fhir_features.report.wording import in_words, unit_of
 
 # As many versions a timeline shows at most: those nearest to T, and all on which the answer rests.
 _MOST_LANES = 40
@@ -99,7 +99,7 @@ class ExplanationPage:
         rows = list(enumerate(self.explained.rows.to_pylist(), start=1))
         found = []
         for value in dict.fromkeys(leaves(self.feature.value)):
-            own = tuple(self._row(number, row, value) for number, row in rows if row["part"] == title(value))
+            own = tuple(self._row(number, row, value) for number, row in rows if row["part"] == in_words(value))
             found.append(self._part(value, own))
         return found
 
@@ -163,13 +163,13 @@ def _unit(value: Aggregate | PatientFact) -> str:
     return "" if isinstance(value, PatientFact) else getattr(value.rows, "unit", None) or ""
 
 
-def _answer(value: Any, unit: str) -> str:
+def _answer(value: Any, unit: str | None) -> str:
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        return f"{short(float(value))} {unit}".rstrip() if unit != "count" else short(float(value))
+        return f"{short(float(value))} {unit_in_words(unit)}".rstrip()
     return str(value)
 
 

@@ -61,7 +61,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Volume:
-    """How many versions of a type became known at a site, by `unit` (day, week, month or year), and before them."""
+    """How many versions of a type were first known at a site, by `unit` (day, week, month or year), and before them."""
 
     site: str
     resource_type: str
@@ -74,8 +74,8 @@ class Volume:
 class LateKnowledge:
     """How long after it was true a version of a type became known at a site: `effective_at` to `known_at`.
 
-    `late`: the share that was known after it was true; the median and the 90th percentile are in hours. Versions whose
-    effective date is but a month or a year are left out.
+    `late`: the share that was known more than a second after it was true; the median and the 90th percentile are in
+    hours. Versions whose effective date is but a month or a year are left out.
     """
 
     site: str
@@ -123,6 +123,19 @@ class Mapped:
 
 
 @dataclass(frozen=True)
+class FrequentCode:
+    """A code that stands for a concept, how many rows have it, and at least how many patients: enough of them."""
+
+    system: str
+    code: str
+    display: str
+    site: str
+    resource_type: str
+    rows: Count
+    patients: Count
+
+
+@dataclass(frozen=True)
 class UnmappedCode:
     """A code that stands for no concept, why, and how many rows have it: one that enough patients have."""
 
@@ -163,11 +176,11 @@ class Values:
 
 @dataclass(frozen=True)
 class FeatureFacts:
-    """A feature: its name, what it is in words, its unit, the kind of its answers, and those at each site."""
+    """A feature: its name, what it is in words, its UCUM unit, the kind of its answers, and those at each site."""
 
     name: str
     definition: str
-    unit: str
+    unit: str | None
     kind: str
     sites: tuple[Values, ...]
 
@@ -198,7 +211,7 @@ class Facts:
     """All that a report tells, of the lake as it stood after commit `store_seq`.
 
     `as_of`: when the last of it was received. `asked_at`: by site the instant at which its features were asked, the
-    latest at which something became known there. `unmapped_untold`: how many unmapped codes too few patients have.
+    latest at which a version was first known there. `unmapped_untold`: how many unmapped codes too few patients have.
     """
 
     store_seq: int
@@ -215,6 +228,7 @@ class Facts:
     closed: tuple[Closed, ...]
     known_through: tuple[KnownThrough, ...]
     mapped: tuple[Mapped, ...]
+    frequent: tuple[FrequentCode, ...]
     unmapped: tuple[UnmappedCode, ...]
     unmapped_untold: int
     asked_at: dict[str, dt.datetime]

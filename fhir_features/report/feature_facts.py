@@ -18,11 +18,11 @@ from fhir_features.features.engine import answers, ask
 from fhir_features.features.nodes import Feature
 from fhir_features.features.spine import INSTANT
 from fhir_features.features.terms import create_members
+from fhir_features.features.wording import in_words, unit_of
 from fhir_features.lake import identifier
 from fhir_features.ontology import Ontologies
 from fhir_features.report.disclosure import Disclosure, share
 from fhir_features.report.facts import Bin, FeatureFacts, Quantiles, Values
-from fhir_features.report.wording import in_words, unit_of
 
 # As many columns a histogram has at most between the 1st and the 99th percentile; fewer, where few patients would
 # leave most of them untold.
@@ -34,8 +34,12 @@ _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def asked_at(con: duckdb.DuckDBPyConnection) -> dict[str, dt.datetime]:
-    """By site the latest instant at which anything became known: there the features are asked."""
-    rows = con.execute("SELECT site, max(known_at) FROM received_versions GROUP BY site ORDER BY site").fetchall()
+    """By site the latest instant at which a version was first known: there the features are asked.
+
+    An export of years ago has ends of stays and orders that are known from its receipt: asked then, a window of a year
+    would have nothing in it.
+    """
+    rows = con.execute("SELECT site, max(first_known_at) FROM received_versions GROUP BY site ORDER BY site").fetchall()
     return dict(rows)
 
 

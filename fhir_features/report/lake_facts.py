@@ -19,6 +19,7 @@ from fhir_features.report.facts import (
     Bin,
     Closed,
     Feed,
+    FrequentCode,
     KnownThrough,
     LateKnowledge,
     Mapped,
@@ -31,11 +32,16 @@ from fhir_features.report.facts import (
 TOP_UNMAPPED = 25
 # As many columns a chart of volume has at most, so that each can be seen.
 _MOST_COLUMNS = 120
+# How its columns are named.
+_LABELS = {"day": "%Y-%m-%d", "week": "%Y-%m-%d", "month": "%Y-%m", "year": "%Y"}
 
+# What is known within so many seconds is known at once.
+AT_ONCE = 1
 # From true to known: the label of each column, and up to how many seconds it goes, its end included.
 LAGS: tuple[tuple[str, float | None], ...] = (
     ("before it was true", -0.000_001),
-    ("at once", 0),
+    # A sample of 08:00:00 that is issued at 08:00:00.7 is not late: a date to the second says no more.
+    ("at once", AT_ONCE),
     ("within 1 hour", 3_600),
     ("1 to 6 hours", 6 * 3_600),
     ("6 to 24 hours", 86_400),
@@ -131,13 +137,13 @@ ORDER BY versions DESC, 1, 2, 3""").fetchall()
 
 
 def volumes(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[Volume, ...]:
-    """When the versions of each site and type became known, from the first percentile of all on.
+    """When the versions of each site and type were first known, from the first percentile of all on.
 
     The columns are days, or else weeks, months or years, so that there are not more than can be seen. The records of
     patients are left out: they are known from birth on.
     """
     con.execute("CREATE OR REPLACE TEMP VIEW dated_versions AS FROM received_versions WHERE resource_type <> 'Patient'")
-    first, last = _one(con, "SELECT quantile_disc(known_at, 0.01), max(known_at) FROM dated_versions")
+    first, last = _one(con, "SELECT quantile_disc(first_known_at, 0.01), max(first_known_at) FROM dated_versions")
     if first is None:
         return ()
     unit = _unit(con, first, last)
@@ -147,7 +153,7 @@ def volumes(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[Volume, .
         f"""
 SELECT
   site, resource_type,
-  CASE WHEN {_start(unit, "known_at")} >= ? THEN {_start(unit, "known_at")}::DATE END AS begins,
+  CASE WHEN {_start(unit, "first_known_at")} >= ? THEN {_start(unit, "first_known_at")}::DATE END AS begins,
   count(*), count(DISTINCT patient_id)
 FROM dated_versions
 GROUP BY ALL
@@ -162,7 +168,7 @@ ORDER BY ALL""",
             *key,
             unit,
             of.get(None, 0),
-            tuple(Bin(begins.isoformat(), begins.isoformat(), of.get(begins, 0)) for begins in starts),
+            tuple(Bin(begins.strftime(_LABELS[unit]), begins.isoformat(), of.get(begins, 0)) for begins in starts),
         )
         for key, of in counts.items()
     )
@@ -195,9 +201,9 @@ SELECT site, resource_type, CASE {cases} ELSE {len(LAGS) - 1} END AS bin, count(
 FROM lags
 GROUP BY ALL""").fetchall()
     counts = {row[:3]: told.count(*row[3:]) for row in binned}
-    found = con.execute("""
+    found = con.execute(f"""
 SELECT
-  site, resource_type, count(*), count(DISTINCT patient_id), count(*) FILTER (WHERE lag > 0),
+  site, resource_type, count(*), count(DISTINCT patient_id), count(*) FILTER (WHERE lag > {AT_ONCE}),
   quantile_disc(lag, 0.5) / 3600, quantile_disc(lag, 0.9) / 3600
 FROM lags
 GROUP BY ALL
@@ -273,6 +279,23 @@ def mapped(coverage: Coverage, told: Disclosure) -> tuple[Mapped, ...]:
             share(resolved, rows),
         )
         for each in coverage.covered
+    )
+
+
+def frequent(coverage: Coverage, told: Disclosure) -> tuple[FrequentCode, ...]:
+    """The most frequent codes that are understood, of those that enough patients have, by type and site."""
+    return tuple(
+        FrequentCode(
+            each.system,
+            each.code,
+            each.display,
+            each.site,
+            each.resource_type,
+            told.count(each.rows, each.patients),
+            told.count(each.patients),
+        )
+        for each in coverage.frequent
+        if told.may_tell(each.patients)
     )
 
 

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fhir_features.errors import UsageError
+from fhir_features.features.wording import unit_in_words
 from fhir_features.report import charts
 from fhir_features.report.disclosure import Count
 
@@ -64,6 +65,7 @@ def _pages() -> Environment:
         "number": number,
         "percent": charts.percent,
         "short": short,
+        "unit": unit_in_words,
     }
     pages.globals |= {"charts": charts}
     return pages
@@ -84,6 +86,8 @@ def behind(instant: dt.datetime | None, newest: dt.datetime | None) -> str:
 def hours(length: float) -> str:
     """A length in hours as a person says it."""
     size = abs(length)
+    if 0 < size < 1 / 3600:
+        return "a second"
     for unit, in_hours, up_to in (("s", 1 / 3600, 1 / 60), ("min", 1 / 60, 1.5), ("h", 1, 48), ("d", 24, 24 * 730)):
         if size < up_to:
             return f"{round(length / in_hours):,} {unit}"

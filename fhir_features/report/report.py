@@ -111,6 +111,7 @@ def make_report(
         closed=lake_facts.closed(con, told),
         known_through=lake_facts.known_through(con, told),
         mapped=lake_facts.mapped(coverage, told),
+        frequent=lake_facts.frequent(coverage, told),
         unmapped=unmapped,
         unmapped_untold=unmapped_untold,
         asked_at=instants,

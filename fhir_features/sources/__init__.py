@@ -2,7 +2,7 @@
 
 from fhir_features.sources.doctor import Check, examine
 from fhir_features.sources.landing import LandedFile, LandedRun, LandedType, Receipt, landed_runs, verify_run
-from fhir_features.sources.progress import Progress, on_terminal, silent
+from fhir_features.sources.progress import Progress, silent
 from fhir_features.sources.pulling import PullSummary, TypeSummary, pull
 from fhir_features.sources.reading import LONGEST_LINE, NOT_JSON, UnreadableRest, read_lines, with_local_references
 
@@ -20,7 +20,6 @@ __all__ = [
     "UnreadableRest",
     "examine",
     "landed_runs",
-    "on_terminal",
     "pull",
     "read_lines",
     "silent",

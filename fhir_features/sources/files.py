@@ -86,7 +86,7 @@ def _warnings(source: Source, run: OpenRun) -> list[str]:
     others = sum(file.lines - sum(file.resources.get(name, 0) for name in source.resource_types) for file in files)
     warnings = []
     if others:
-        warnings.append(f"{others} lines or entries hold no resource of the types that are read: landed all the same")
+        warnings.append(f"{others} lines or entries hold no resource of its resource_types: landed all the same")
     if broken := [file.name for file in files if file.unreadable_from is not None]:
         warnings.append(f"not readable to the end, the rest will be quarantined: {', '.join(broken)}")
     return warnings

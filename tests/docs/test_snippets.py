@@ -60,7 +60,7 @@ def test_the_readme_does_what_it_says(tmp_path: Path, store: Path):
 def test_what_the_readme_defines_is_what_a_project_begins_with():
     (snippet,) = [block[2] for block in FENCED.finditer((ROOT / "README.md").read_text()) if "FeatureView(" in block[2]]
     definition = snippet[snippet.index("diabetes = ") :]
-    assert definition in (ROOT / "fhir_features" / "starter" / "features.py").read_text(encoding="utf-8")
+    assert definition in (ROOT / "feature_repo" / "features.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES)

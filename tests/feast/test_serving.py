@@ -176,8 +176,9 @@ def test_parity_finds_what_is_not_the_same(loaded: Project, capsys: pytest.Captu
         )
     assert run(loaded, "parity", "diabetes") == 1
     shown = capsys.readouterr()
-    (line,) = [line.split() for line in shown.out.splitlines() if line.split()[0] == "age"]
-    assert line == ["age", "5", "equal", "1", "mismatch", "1", "missing", "0", "extra"]
+    heads, *lines = [line.split() for line in shown.out.splitlines()]
+    assert heads == ["view", "feature", "patients", "equal", "mismatch", "missing", "extra"]
+    assert ["diabetes", "age", "7", "5", "1", "1", "0"] in lines
     assert "patient-" not in shown.out + shown.err
     assert run(loaded, "parity", "diabetes", "--examples", "1", "--json") == 1
     (found,) = json.loads(capsys.readouterr().out)

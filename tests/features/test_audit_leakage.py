@@ -132,8 +132,9 @@ def test_the_command_names_rows_and_no_patients(project: Any) -> None:
     output = project.folder / "verdicts.parquet"
     said = CliRunner().invoke(cli, [*asked, "--output", str(output)])
     assert said.exit_code == 1
-    assert "leaked              3   23.08%\n" in said.stdout
-    assert "row 0 was known 4:00:00 later\n" in said.stdout
+    lines = [line.split() for line in said.stdout.splitlines()]
+    assert ["leaked", "3", "23.08%"] in lines
+    assert ["0", "4:00:00"] in lines
     assert "p1" not in said.output
     assert pq.read_table(output)["verdict"].to_pylist() == [row[3] for row in HBA1C]
     told = json.loads(CliRunner().invoke(cli, [*asked, "--json"]).stdout)

@@ -87,7 +87,7 @@ def test_a_view_shows_its_features_with_what_they_answer() -> None:
     assert rows[1] == ["newest", "number", "%", "within 365d", results, newest]
     assert rows[2][3] == "within 30d; all of history"
     assert rows[3][1:5] == ["boolean", "", "all of history", "conditions of icd10cm:E11 and below"]
-    assert rows[4] == ["age", "count", "a", "", "the patient", "completed years at T, by UTC dates"]
+    assert rows[4] == ["age", "count", "years", "", "the patient", "completed years at T, by UTC dates"]
 
 
 def test_a_concept_set_shows_its_codes_by_name() -> None:

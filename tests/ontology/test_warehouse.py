@@ -62,6 +62,12 @@ def test_unmapped_counts_every_row_and_ranks_what_is_not_understood(config: Conf
     assert {(u["system"], u["code"]) for u in report["unmapped"]} == {("urn:ward", "home-made"), ("(none)", "")}
 
 
+def test_unmapped_as_tables(config: Config) -> None:
+    lines = [line.split() for line in _run(config, "unmapped")[1].splitlines()]
+    assert lines[0] == ["system", "site", "type", "rows", "resolved", "percent", "patients"]
+    assert ["rows", "system", "code", "display", "site", "type", "why", "patients"] in lines
+
+
 def test_unmapped_as_a_page_of_its_own(config: Config) -> None:
     _, page = _run(config, "unmapped", "--html")
     assert page.startswith("<!doctype html>")

@@ -61,6 +61,12 @@ print(known.lock_id, len(known.expand(concept_set("icd10cm:E11", descendants=Tru
     assert int(concepts) > 50
 
 
+def test_a_project_can_be_begun_with_it(installed: Path, tmp_path: Path):
+    run(installed / "fhir-features", "init", str(tmp_path / "store"))
+    made = tmp_path / "store" / "feature_repo" / "features.py"
+    assert made.read_text() == (ROOT / "feature_repo" / "features.py").read_text()
+
+
 def test_definitions_can_be_made_with_it(installed: Path):
     code = """
 from fhir_features import FeatureView, observation, patient

@@ -93,7 +93,10 @@ def test_what_a_pull_cannot_live_with_fails_and_so_does_the_command(server, sear
 
     done = CliRunner().invoke(cli, ["--config", str(config.file), "doctor", "ward"])
     assert done.exit_code == 1
-    assert done.stdout.split()[:3] == ["ward", "metadata", "fails"]
+    assert [line.split()[:3] for line in done.stdout.splitlines()[:2]] == [
+        ["of", "check", "verdict"],
+        ["ward", "metadata", "fails"],
+    ]
     done = CliRunner().invoke(cli, ["--config", str(config.file), "doctor", "ward", "--json"])
     assert {each["check"]: (each["verdict"], each["finding"]) for each in json.loads(done.stdout)} == checks
 

@@ -144,9 +144,12 @@ def test_the_command_prints_a_line_for_each_type(source):
     done = command(source.config, "pull")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    patient, observation = done.stdout.splitlines()
-    assert patient.split()[:4] == ["ward", "Patient", "12", "received"]
-    assert "25 landed" in observation
+    heads, *lines = [line.split() for line in done.stdout.splitlines()]
+    assert heads == ["source", "type", "received", "pages", "landed", "seen", "up", "to"]
+    assert [(line[0], line[1], line[2], line[4]) for line in lines] == [
+        ("ward", "Patient", "12", "12"),
+        ("ward", "Observation", "25", "25"),
+    ]
 
 
 def test_progress_is_shown_on_a_terminal_only_and_beside_the_data(source):
@@ -164,8 +167,9 @@ def test_progress_is_shown_on_a_terminal_only_and_beside_the_data(source):
     printed, _ = child.communicate()
     assert child.returncode == 0
     assert b"ward" in shown
+    assert b"/s" in shown
     assert b"landed" not in shown
-    assert len(printed.splitlines()) == 2
+    assert len(printed.splitlines()) == 3
 
 
 def test_the_command_prints_json(source):
@@ -196,5 +200,5 @@ def test_a_source_that_fails_does_not_keep_the_others_from_being_pulled(tmp_path
     source.config.file.write_text(other + source.config.file.read_text() + other.replace("sources.a", "sources.z"))
     done = command(load_config(tmp_path), "pull")
     assert done.returncode == SourceUnreachable.exit_code
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ward", "ward"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["source", "ward", "ward"]
     assert [line[:18] for line in done.stderr.splitlines()] == ["error: source 'a':", "error: source 'z':"]
