@@ -15,10 +15,9 @@ from fhir_features.features.series import (
     EncounterSeries,
     MedicationSeries,
     ObservationSeries,
-    Unnamed,
-    expression,
 )
 from fhir_features.features.terms import ontologies
+from fhir_features.features.unnamed import Unnamed, expression
 from fhir_features.features.words import encounter_classes
 from fhir_features.ontology import ConceptSet, concept_set
 

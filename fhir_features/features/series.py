@@ -1,4 +1,4 @@
-"""The operators as methods: rows of one kind, waiting to be asked for something; and values, waiting for a name.
+"""The operators as methods: rows of one kind, waiting to be asked for something.
 
 A window is `within="365d"` (the time before T), `within=between("7d", "1d")` (from 7 days to 1 day before T; `None` is
 the beginning of history), or none, which is all of history up to T. Raises DefinitionError of one line.
@@ -6,27 +6,21 @@ the beginning of history), or none, which is all of history up to T. Raises Defi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from numbers import Real
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 from fhir_features.errors import DefinitionError, did_you_mean
-from fhir_features.features.compile import kind_of
 from fhir_features.features.nodes import (
     Aggregate,
     Conditions,
     Encounters,
-    Expression,
-    Feature,
     Medications,
-    Number,
     Observations,
-    Value,
     Window,
 )
 from fhir_features.features.terms import ontologies
-from fhir_features.features.wording import in_words, rows_in_words
+from fhir_features.features.unnamed import Unnamed, finite
+from fhir_features.features.wording import rows_in_words
 from fhir_features.features.words import (
     CLINICAL_STATUSES,
     ORDER_STATUSES,
@@ -40,67 +34,6 @@ from fhir_features.times import duration_us
 
 Within = str | Window | None
 RowsT = TypeVar("RowsT", Observations, Conditions, Medications, Encounters)
-
-
-class Unnamed:
-    """A feature without a name yet. Numbers can be subtracted, divided and compared, with each other and constants."""
-
-    def __init__(self, value: Value) -> None:
-        self.value = value
-
-    def __repr__(self) -> str:
-        return f"<Unnamed: {in_words(self.value)}>"
-
-    def named(self, name: str, description: str = "") -> Feature:
-        """The feature, under the name of its column: lower-case letters, digits and underscores."""
-        return Feature(name=name, value=self.value, description=description)
-
-    def __truediv__(self, other: Unnamed | float) -> Unnamed:
-        return expression("ratio", self, other)
-
-    def __rtruediv__(self, other: float) -> Unnamed:
-        return expression("ratio", other, self)
-
-    def __sub__(self, other: Unnamed | float) -> Unnamed:
-        return expression("difference", self, other)
-
-    def __rsub__(self, other: float) -> Unnamed:
-        return expression("difference", other, self)
-
-    def __gt__(self, other: Unnamed | float) -> Unnamed:
-        return expression("greater", self, other)
-
-    def __lt__(self, other: Unnamed | float) -> Unnamed:
-        return expression("less", self, other)
-
-    def __ge__(self, other: Unnamed | float) -> Unnamed:
-        return expression("at_least", self, other)
-
-    def __le__(self, other: Unnamed | float) -> Unnamed:
-        return expression("at_most", self, other)
-
-    def __eq__(self, other: object) -> Unnamed:  # type: ignore[override]
-        return expression("equal", self, other)  # type: ignore[arg-type]
-
-    def __ne__(self, other: object) -> Unnamed:  # type: ignore[override]
-        return expression("unequal", self, other)  # type: ignore[arg-type]
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __bool__(self) -> NoReturn:
-        # Of `one and other` Python would keep the other alone.
-        raise DefinitionError("a feature has no truth before it is asked: 'and', 'or', 'not' and 1 < x < 2 say nothing")
-
-
-def expression(operator: str, *arguments: Unnamed | float) -> Unnamed:
-    """A value made of numeric ones (`operators.EXPRESSIONS`)."""
-    values: list[Value] = []
-    for argument in arguments:
-        value = argument.value if isinstance(argument, Unnamed) else Number(number=_finite(operator, argument))
-        if kind_of(value) not in ("number", "count"):
-            raise DefinitionError(f"a {operator} is of numbers: of features that give one, and of constants")
-        values.append(value)
-    return Unnamed(Expression(operator=operator, arguments=tuple(values)))
 
 
 def between(start: str | None, end: str) -> Window:
@@ -192,7 +125,7 @@ class ObservationSeries(Series[Observations]):
         """
         if (low is not None or high is not None) and self.rows.unit is None:
             raise DefinitionError("a range of values needs a unit: say observation(..., unit='mg/dL')")
-        low, high = (None if limit is None else _finite("where", limit) for limit in (low, high))
+        low, high = (None if limit is None else finite("where", limit) for limit in (low, high))
         if low is not None and high is not None and low > high:
             raise DefinitionError(f"where(low={low:g}, high={high:g}) is empty: low is the smaller one")
         asked = self._asking(
@@ -403,13 +336,6 @@ def _of_code_system(name: str, words: Words, known: tuple[str, ...]) -> Words:
         if word not in known:
             raise DefinitionError(f"{name}: '{word}' is none that FHIR has: {did_you_mean(word, known)}")
     return words
-
-
-def _finite(what: str, number: object) -> float:
-    if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
-        said = number if isinstance(number, str | Real) else type(number).__name__
-        raise DefinitionError(f"{what}: '{said}' is no finite number")
-    return float(number)
 
 
 def _bounded(within: str | Window, operator: str) -> str | Window:

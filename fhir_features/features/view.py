@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from textwrap import shorten
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -19,8 +20,8 @@ from fhir_features.errors import DefinitionError
 from fhir_features.features.cadence import ON_CHANGE, read_cadence
 from fhir_features.features.compile import leaves
 from fhir_features.features.nodes import Aggregate, Encounters, Feature, Node, Observations, canonical_json
-from fhir_features.features.series import Unnamed
 from fhir_features.features.terms import ontologies
+from fhir_features.features.unnamed import Unnamed
 from fhir_features.ontology import Ontologies
 from fhir_features.times import duration_text, duration_us
 
@@ -61,13 +62,29 @@ class FeatureView(Node):
     owner: str = ""
     max_age: str | None = None
 
-    def __init__(self, **fields: Any) -> None:
-        try:
-            super().__init__(**fields)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            where = ".".join(str(part) for part in problem["loc"])
-            raise DefinitionError(f"feature view '{fields.get('name', '')}', {where}: {problem['msg']}") from None
+    if TYPE_CHECKING:  # What an editor completes: as definitions are written, before they are read.
+
+        def __init__(
+            self,
+            *,
+            name: str,
+            entity: object,
+            features: Sequence[Feature],
+            cadence: str = ON_CHANGE,
+            description: str = "",
+            owner: str = "",
+            max_age: str | None = None,
+        ) -> None: ...
+
+    else:
+
+        def __init__(self, **fields: Any) -> None:
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                problem = error.errors()[0]
+                where = ".".join(str(part) for part in problem["loc"])
+                raise DefinitionError(f"feature view '{fields.get('name', '')}', {where}: {problem['msg']}") from None
 
     def __repr__(self) -> str:
         names = shorten(", ".join(feature.name for feature in self.features), 80, placeholder=" ...")

@@ -29,6 +29,8 @@ _SIGNS = {
     "less": "<",
     "at_least": ">=",
     "at_most": "<=",
+    "equal": "==",
+    "unequal": "!=",
 }
 _NAMES = {
     "observations": "results",

@@ -19,13 +19,20 @@ from fhir_features import (
     observation,
     patient,
 )
+from fhir_features.features.operators import EXPRESSIONS
 from fhir_features.features.retrieval import TrainingSet, requests, retrieve
 from fhir_features.features.spine import read_spine
+from fhir_features.features.unnamed import expression
 from fhir_features.ontology import ConceptSet
 
 HBA1C = observation("loinc:4548-4", unit="%")
 DIABETES = concept_set("icd10cm:E11", descendants=True)
 HOSTILE = "<script>alert('x')</script>"
+
+
+def test_every_expression_has_a_sign() -> None:
+    for operator in EXPRESSIONS:
+        assert "(1)" in repr(expression(operator, HBA1C.last(), 1.0))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +53,7 @@ HOSTILE = "<script>alert('x')</script>"
             HBA1C.max(within=between("7d", "1d")).named("a"),
             "<Feature a: max, from 1w to 1d before, of results of loinc:4548-4 in %>",
         ),
+        (HBA1C.count() != 0, "<Unnamed: (count, of results of loinc:4548-4 in %) != (0)>"),
         (DIABETES, "<ConceptSet: icd10cm:E11 and below>"),
     ],
 )
