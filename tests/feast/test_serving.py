@@ -70,7 +70,7 @@ def test_what_is_registered_says_what_the_definitions_say(loaded: Project):
     assert view.tags["units"] == "%, a, mg/dL, {count}"
     fields = {field.name: field for field in view.features}
     assert fields["hba1c_mean_2y"].tags == {"unit": "%", "concept_sets": "loinc:4548-4"}
-    assert fields["hba1c_mean_2y"].description == "the mean of the values, within 730d: observations of loinc:4548-4"
+    assert fields["hba1c_mean_2y"].description == "mean, within 730d, of results of loinc:4548-4 in %"
     assert fields["t2dm_active"].tags == {"concept_sets": "icd10cm:E11 and below"}
     assert all(field.description for field in view.features)
     (kidney,) = serving.get_feature_view("kidney").features
