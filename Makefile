@@ -21,11 +21,12 @@ test: lint $(SERVER_READY)
 fuzz: $(READY)
 	MUTATED_RESOURCES=100000 $(BIN)/python -m pytest tests/hostile/test_mutated_resources.py
 
-# Known vulnerabilities of the pinned versions, asked of the advisory database of the Python Packaging Authority.
+# Known vulnerabilities of the pinned versions, asked of the advisory database of the Python Packaging Authority; that it
+# cannot be reached is a failure, too.
 audit: $(READY)
 	$(PYTHON) -m venv .venv-audit
 	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
-	.venv-audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+	.venv-audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 # Every branch of times, the engine, the lake and the resolver is taken by a test; prints those that are not, and fails.
 coverage: $(READY)
