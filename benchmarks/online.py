@@ -119,7 +119,7 @@ def load(folder: Path, stores: dict[str, dict[str, Any]], patients: int, rows: i
     for name, online_store in stores.items():
         shutil.rmtree(table, ignore_errors=True)
         until = write_build(folder, patients, rows, 1)
-        ours, plain = (opened(folder, _own(online_store, way), f"{name}_{way}") for way in ("ours", "feast"))
+        ours, plain = (opened(folder, _own(online_store, way), f"{way}_{name}") for way in ("ours", "feast"))
         first = (
             cpu(partial(_materialize, ours, VIEW, table, False, silent)),
             cpu(partial(plain.materialize, beginning, until)),
@@ -139,7 +139,7 @@ def read(folder: Path, stores: dict[str, dict[str, Any]], patients: int, rows: i
     table = table_folder(folder, VIEW)
     features = [f"{VIEW.name}:{feature.name}" for feature in VIEW.features]
     for name, online_store in stores.items():
-        serving = opened(folder, _own(online_store, "read"), f"{name}_read")
+        serving = opened(folder, _own(online_store, "read"), f"read_{name}")
         _materialize(serving, VIEW, table, False, silent)
         reader = OnlineReader(serving, ("north",))
         draw = np.random.default_rng(1)

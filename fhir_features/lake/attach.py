@@ -93,7 +93,7 @@ def writing(
             _connected(path) as con,
         ):
             # A run is staged in memory up to here, and on disk beyond.
-            con.execute("SET memory_limit = '1GB'")
+            con.execute("SET memory_limit = '300MB'")
             attach(con, path, "META_JOURNAL_MODE 'WAL'", catalog=catalog)
             con.execute(f"SET VARIABLE {_DATA} = {literal(str(path / DATA))}")
             _create_missing(con, buckets)

@@ -12,6 +12,9 @@ from fhir_features.lake import EVENT_TABLES, bucket_sql, identifier, literal
 from fhir_features.normalize.staging import staged
 from fhir_features.sources import LandedRun
 
+# Rows of events are wide: to sort a million of them at once spills four times as long as to sort them in parts.
+_ROWS_AT_ONCE = 150_000
+
 
 def _revised(column: str, first: str = "NULL") -> str:
     return f"CASE WHEN c.state = 0 THEN {first} ELSE s.{column} END"
@@ -93,10 +96,13 @@ LEFT JOIN encounter_starts e ON e.resource_id = s.encounter_id AND p.encounter_d
 
 def insert_events(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int, zone: str, buckets: int) -> None:
     """Insert the rows of all new versions, their closings and their entries of the index."""
+    bucket = bucket_sql(literal(run.site), "patient_id", buckets)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE homes AS SELECT row_no, {bucket} AS bucket FROM new_versions")
     for resource_type in EVENT_TABLES:
-        con.execute(event_sql(resource_type, run, store_seq, zone, buckets))
+        sql = event_sql(resource_type, run, store_seq, zone)
+        for first, last in _ranges(con, resource_type, buckets):
+            con.execute(sql, {"first_bucket": first, "last_bucket": last})
     origin = f"{literal(run.source)}, {literal(run.run_id)}, {store_seq}"
-    bucket = bucket_sql(literal(run.site), "v.patient_id", buckets)
     con.execute(f"""
 INSERT INTO lake.medications
 SELECT {literal(run.site)}, v.resource_id, v.version, s.code_id, s.code_text, {origin}
@@ -122,10 +128,11 @@ ORDER BY ALL""")
     con.execute(f"""
 INSERT INTO lake.versions
 SELECT {literal(run.site)}, v.resource_type, v.resource_id, v.version, v.version_no, v.version_id, v.outcome,
-  v.witnessed, v.withdrawn, {bucket}, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number,
+  v.witnessed, v.withdrawn, h.bucket, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number,
   v.history_place, v.received_at, v.content_hash, v.identity, v.row_no, {origin}
 FROM new_versions v
 JOIN version_clocks k USING (row_no)
+JOIN homes h USING (row_no)
 ORDER BY v.resource_type, v.resource_id, v.version""")
     con.execute(f"""
 INSERT INTO lake.closings
@@ -135,12 +142,21 @@ FROM new_closings
 ORDER BY bucket, resource_type, patient_id, resource_id, version, state""")
 
 
-def event_sql(resource_type: str, run: LandedRun, store_seq: int, zone: str, buckets: int) -> str:
-    """The statement that inserts the event rows of one resource type, whose wall-clock times are of `zone`."""
+def _ranges(con: duckdb.DuckDBPyConnection, resource_type: str, buckets: int) -> list[tuple[int, int]]:
+    """Ranges of buckets that are sorted and written one after the other, each to a file of its own."""
+    row = con.execute(f"SELECT count(*) FROM {staged(resource_type)}").fetchone()
+    assert row is not None
+    together = max(1, buckets * _ROWS_AT_ONCE // row[0]) if row[0] else buckets
+    return [(first, min(first + together, buckets) - 1) for first in range(0, buckets, together)]
+
+
+def event_sql(resource_type: str, run: LandedRun, store_seq: int, zone: str) -> str:
+    """The statement that inserts the event rows of one resource type, whose wall-clock times are of `zone`, for the
+    patients from `first_bucket` to `last_bucket`."""
     table = EVENT_TABLES[resource_type]
     expressions = {
         "site": literal(run.site),
-        "bucket": bucket_sql(literal(run.site), "v.patient_id", buckets),
+        "bucket": "h.bucket",
         "source": literal(run.source),
         "run_id": literal(run.run_id),
         "store_seq": str(store_seq),
@@ -151,7 +167,7 @@ def event_sql(resource_type: str, run: LandedRun, store_seq: int, zone: str, buc
     columns = columns.replace("{zone}", literal(zone))
     joins = _JOINS.get(resource_type, "")
     if joins:
-        joins = f"JOIN policies p ON p.resource_type = '{resource_type}' AND p.categories = s.categories{joins}"
+        joins = f"\nJOIN policies p ON p.resource_type = '{resource_type}' AND p.categories = s.categories{joins}"
     return f"""
 INSERT INTO lake.{table.name}
 SELECT
@@ -159,5 +175,6 @@ SELECT
 FROM {staged(resource_type)} s
 JOIN new_versions v USING (row_no)
 JOIN clocks c USING (row_no)
-{joins}
+JOIN homes h USING (row_no){joins}
+WHERE h.bucket BETWEEN $first_bucket AND $last_bucket
 ORDER BY {", ".join(identifier(name) for name in table.sort)}"""
