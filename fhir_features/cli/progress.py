@@ -22,9 +22,9 @@ def on_terminal() -> Iterator[Progress]:
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            # The speed of the last seconds while it runs, that of all of it at the end.
-            speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:,.1f}/s")
+            # The speed of the last seconds while it runs, that of all of it at the end; what took one step has neither.
+            speed = task.finished_speed or task.speed or task.completed / max(task.elapsed or 0.0, 1.0)
+            return Text(f"{speed:,.0f}/s" if speed >= 10 else f"{speed:,.1f}/s")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeElapsedColumn())
     with Bars(*columns, console=Console(stderr=True)) as bars:
