@@ -61,7 +61,7 @@ def next_instant(serving: Serving, after: dt.datetime, up_to: dt.datetime) -> dt
 
 
 def create_spans(con: duckdb.DuckDBPyConnection, plan: Plan, serving: Serving, spans: Sequence[Span]) -> None:
-    """Create the temporary tables that the statement reads: `spans`, `linked_instants`, and `due` of a schedule."""
+    """Create the temporary tables that questions are found by: `spans`, `linked`, and `due` of a schedule."""
     con.execute("""
 CREATE OR REPLACE TEMP TABLE spans (
   site VARCHAR,
@@ -108,16 +108,14 @@ def create_questions(
     begins = np.append(True, here[1:] != here[:-1])[: len(here)]
     t = pa.array(t).cast(INSTANT)
     con.register("persons_in", pa.table({"person": np.arange(begins.sum(), dtype=np.int32), "here": here[begins]}))
-    con.register("asked_in", pa.table({"person": np.cumsum(begins, dtype=np.int32) - 1, "t": t}))
+    numbered = {"question": np.arange(1, len(t) + 1), "person": np.cumsum(begins, dtype=np.int32) - 1, "t": t}
+    con.register("asked_in", pa.table(numbered))
     con.execute("""
 CREATE OR REPLACE TEMP TABLE persons AS
 SELECT i.person, site, bucket, patient_id
 FROM persons_in i
 JOIN persons_here h ON h.person = i.here""")
-    con.execute("""
-CREATE OR REPLACE TEMP TABLE asked AS
-SELECT row_number() OVER () AS question, person, t, t AS k
-FROM asked_in""")
+    con.execute("CREATE OR REPLACE TEMP TABLE asked AS SELECT question, person, t, t AS k FROM asked_in")
     con.unregister("persons_in")
     con.unregister("asked_in")
 
@@ -126,7 +124,7 @@ def _on_schedule(
     con: duckdb.DuckDBPyConnection, person: Array, t: Array, restless: Array, seen: Array, spans: dict[str, Array]
 ) -> list[tuple[Array, Array]]:
     """The instants of the schedule that come next; and of the restless, who were seen at some moments, all since."""
-    due = con.execute("SELECT epoch_us(t) AS t FROM due").fetchnumpy()["t"]
+    due = con.execute("SELECT epoch_us(t) AS t FROM due ORDER BY t").fetchnumpy()["t"]
     since = np.full(len(spans["reach"]), NEVER)
     np.minimum.at(since, restless, seen)
     first = np.searchsorted(due, np.maximum(since, spans["built_to"] + 1))

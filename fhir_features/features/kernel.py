@@ -277,7 +277,7 @@ def distinct_pairs(person: Array, instant: Array) -> tuple[Array, Array]:
         return person, instant
     begin, end = int(instant.min()), int(instant.max())
     if _fits(person, begin, end):
-        # Sorting whole numbers takes a hundredth of what sorting pairs does.
+        # np.unique took a hundred times as long for three million.
         keys = np.sort(_key(person, instant, begin, end))
         keys = keys[np.append(True, keys[1:] != keys[:-1])]
         return keys // (end - begin + 1), keys % (end - begin + 1) + begin

@@ -53,6 +53,7 @@ def _closed(plan: Plan) -> str:
 
 
 def tables_of(plan: Plan) -> list[str]:
+    """The event tables that a plan reads, by name."""
     return sorted({*plan.selections, "patients", *(["encounters"] if plan.reads_encounters else [])})
 
 

@@ -10,6 +10,7 @@ import importlib.util
 import traceback
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from fhir_features.errors import DefinitionError
 from fhir_features.features.anchors import Spine
@@ -18,24 +19,25 @@ from fhir_features.features.view import FeatureView
 
 FILE_NAME = "features.py"
 TESTS_NAME = "feature_tests.md"
+NamedT = TypeVar("NamedT", FeatureView, FeatureService)
 
 
 def load_views(folder: Path) -> dict[str, FeatureView]:
     """The feature views that `features.py` in a folder defines, by name, in the order of their definition."""
-    views: dict[str, FeatureView] = {}
-    for value in vars(_module(folder)).values():
-        if isinstance(value, FeatureView) and views.setdefault(value.name, value) != value:
-            raise DefinitionError(f"{folder / FILE_NAME}: two feature views are named '{value.name}': rename one")
-    return views
+    return _by_name(folder, FeatureView, "feature views")
 
 
 def load_services(folder: Path) -> dict[str, FeatureService]:
     """The feature services that `features.py` in a folder defines, by name, in the order of their definition."""
-    services: dict[str, FeatureService] = {}
+    return _by_name(folder, FeatureService, "feature services")
+
+
+def _by_name(folder: Path, kind: type[NamedT], what: str) -> dict[str, NamedT]:
+    found: dict[str, NamedT] = {}
     for value in vars(_module(folder)).values():
-        if isinstance(value, FeatureService) and services.setdefault(value.name, value) != value:
-            raise DefinitionError(f"{folder / FILE_NAME}: two feature services are named '{value.name}': rename one")
-    return services
+        if isinstance(value, kind) and found.setdefault(value.name, value) != value:
+            raise DefinitionError(f"{folder / FILE_NAME}: two {what} are named '{value.name}': rename one")
+    return found
 
 
 def load_spines(folder: Path) -> dict[str, Spine]:
