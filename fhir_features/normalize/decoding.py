@@ -17,7 +17,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -165,11 +165,14 @@ def _process(dialect: Dialect, validation: Validation) -> Iterator[subprocess.Po
     command = [sys.executable, "-c", serving.format(path=sys.path, module=__name__)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
-        pickle.dump((dialect, validation), process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
         try:
+            pickle.dump((dialect, validation), process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
             yield process
         finally:
             process.kill()
+            # What it was not told any more would be told to nobody.
+            with suppress(BrokenPipeError):
+                process.stdin.close()
 
 
 def _asked(process: subprocess.Popen[bytes], chunk: list[Line]) -> Batch:

@@ -82,3 +82,18 @@ def test_a_process_that_ends_before_its_time_is_told_of(run: LandedRun) -> None:
     ):
         process.kill()
         decoding._asked(process, [])
+
+
+def test_a_process_that_ended_before_it_was_asked_is_told_of_too(
+    run: LandedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding.sys, "executable", "/bin/true")
+    with pytest.raises(LakeError, match="a process that decodes ended before its time"):
+        list(decoded(run, Dialect(), Validation.OFF, silent, 2))
+
+
+def test_a_process_that_ended_before_it_was_asked_anything_is_not_missed() -> None:
+    with decoding._process(Dialect(), Validation.OFF) as process:
+        process.kill()
+        process.wait()
+    assert process.returncode
