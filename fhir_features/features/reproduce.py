@@ -64,7 +64,15 @@ def reproduce(con: duckdb.DuckDBPyConnection, receipt: Receipt, spine: pa.Table,
     requests = [] if gone else list(_requests(receipt, known, gone))
     if gone:
         raise ReproductionError(f"the training set cannot be made again: {'; '.join(gone)}")
-    training = _retrieved(con, receipt, spine, requests, spines)
+    training = retrieve(
+        con,
+        spine,
+        requests,
+        store_seq=receipt.store_seq,
+        known_as_of=receipt.known_as_of,
+        serving=receipt.serving,
+        spines=spines,
+    )
     differing = _differing(receipt.output, training.receipt.output)
     if differing:
         _verify(known)
@@ -112,23 +120,6 @@ def _requests(receipt: Receipt, known: dict[str, Ontologies], gone: list[str]) -
             yield Request(locked, tuple(locked.view.feature(name) for name in asked.features))
         else:
             gone.append(f"the definition of view '{asked.name}' is not that of version {asked.version}")
-
-
-def _retrieved(
-    con: duckdb.DuckDBPyConnection, receipt: Receipt, spine: pa.Table, requests: list[Request], spines: Path
-) -> TrainingSet:
-    try:
-        return retrieve(
-            con,
-            spine,
-            requests,
-            store_seq=receipt.store_seq,
-            known_as_of=receipt.known_as_of,
-            serving=receipt.serving,
-            spines=spines,
-        )
-    except duckdb.IOException as error:
-        raise ReproductionError(f"a file of the lake is gone: {str(error).splitlines()[0]}") from None
 
 
 def _differing(one: TableHash, other: TableHash) -> tuple[str, ...]:

@@ -49,14 +49,14 @@ class Clock:
 # The earliest evidence of a diagnosis of an encounter: discharge codes come after its end, unless a Provenance says
 # when it was recorded, or the encounter that it was the admission's. Alternatives without a time are left out.
 _DIAGNOSED = """list_min(list_filter([
-      {{'author_at': greatest(s.recorded_last, e.ended_at + to_microseconds({coding_lag})),
-        'author_source': CASE WHEN s.recorded_last >= e.ended_at + to_microseconds({coding_lag})
-          THEN 'recorded_date' ELSE 'encounter_end' END, 'known': e.ended_at IS NOT NULL}},
+      {{'author_at': greatest(s.recorded_last, e.end_latest_at + to_microseconds({coding_lag})),
+        'author_source': CASE WHEN s.recorded_last >= e.end_latest_at + to_microseconds({coding_lag})
+          THEN 'recorded_date' ELSE 'encounter_end' END, 'known': e.end_latest_at IS NOT NULL}},
       {{'author_at': greatest(s.recorded_last, d.recorded_at),
         'author_source': CASE WHEN s.recorded_last >= d.recorded_at THEN 'recorded_date' ELSE 'provenance' END,
         'known': d.recorded_at IS NOT NULL}},
       {{'author_at': s.recorded_last, 'author_source': 'recorded_date',
-        'known': list_contains(a.admission_diagnoses, v.resource_id) AND s.recorded_last IS NOT NULL}}
+        'known': list_contains(e.admission_diagnoses, v.resource_id) AND s.recorded_last IS NOT NULL}}
     ], lambda evidence: evidence.known))"""
 
 CLOCKS: dict[str, Clock] = {
@@ -108,8 +108,7 @@ CLOCKS: dict[str, Clock] = {
       OR s.abated)""",
         suspect="s.verification_status = 'entered-in-error'",
         revised_at="s.abatement_last",
-        joins="""LEFT JOIN encounter_ends e ON e.resource_id = s.encounter_id
-  LEFT JOIN encounter_diagnoses a ON a.resource_id = s.encounter_id""",
+        joins="LEFT JOIN encounters_of_conditions e ON e.resource_id = s.encounter_id",
     ),
     "MedicationRequest": Clock(
         author_at="s.authored_last",

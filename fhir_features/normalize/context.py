@@ -18,12 +18,12 @@ _LATEST = "(coalesce(v.last_updated, v.received_at), v.received_at, v.run_id, v.
 _LATEST_OF = """
 CREATE TEMP TABLE {name} AS
 WITH versions_of_it AS (
-  SELECT v.{key}, s.{new} AS {value}, {latest} AS latest
+  SELECT v.{key}, {new}, {latest} AS latest
   FROM {staged} s
   JOIN new_versions v USING (row_no)
   SEMI JOIN of_conditions USING ({key})
   UNION ALL
-  SELECT v.{key}, h.{held}, {latest}
+  SELECT v.{key}, {held}, {latest}
   FROM (
     SELECT site, resource_id, version, {held}
     FROM lake.{table}
@@ -33,9 +33,20 @@ WITH versions_of_it AS (
   JOIN lake.versions v USING (site, resource_id, version)
   WHERE v.resource_type = '{resource_type}'
 )
-SELECT {key}, arg_max_null({value}, latest) AS {value}
+SELECT {key}, {latest_held}
 FROM versions_of_it
 GROUP BY {key}"""
+
+# What conditions take from a table of events, each column by what it is staged as.
+_OF_CONDITIONS = (
+    ("patients_of_conditions", "Patient", "patient_id", {"birth_date": "birth_date"}),
+    (
+        "encounters_of_conditions",
+        "Encounter",
+        "resource_id",
+        {"start_at": "start_first", "end_latest_at": "end_last", "admission_diagnoses": "admission_diagnoses"},
+    ),
+)
 
 # When a result was first reported, by the reports that are held or have come in this run. A report that names a panel
 # reports what the panel has, as far as that comes with it.
@@ -94,8 +105,8 @@ GROUP BY ALL"""
 
 
 def create_context(con: duckdb.DuckDBPyConnection, run: LandedRun, until: int | None = None) -> None:
-    """Make `birth_dates`, `encounter_starts`, `encounter_ends` and `encounter_diagnoses` for conditions,
-    `report_issues` for results, and `provenance_dates` for whatever Provenances are about.
+    """Make `patients_of_conditions` and `encounters_of_conditions`, `report_issues` for results, and `provenance_dates`
+    for whatever Provenances are about.
 
     With `until`, only what came with the runs of the commits up to it counts as held.
     """
@@ -107,19 +118,14 @@ CREATE TEMP TABLE of_conditions AS
 SELECT DISTINCT v.patient_id, c.encounter_id AS resource_id
 FROM staged_conditions c
 JOIN new_versions v USING (row_no)""")
-    for name, resource_type, key, new, held, value in (
-        ("birth_dates", "Patient", "patient_id", "birth_date", "birth_date", "birth_date"),
-        ("encounter_starts", "Encounter", "resource_id", "start_first", "start_at", "start_at"),
-        ("encounter_ends", "Encounter", "resource_id", "end_last", "end_latest_at", "ended_at"),
-        ("encounter_diagnoses", "Encounter", "resource_id", *["admission_diagnoses"] * 3),
-    ):
+    for name, resource_type, key, columns in _OF_CONDITIONS:
         con.execute(
             _LATEST_OF.format(
                 name=name,
                 key=key,
-                new=new,
-                held=held,
-                value=value,
+                new=", ".join(f"s.{staged_as} AS {column}" for column, staged_as in columns.items()),
+                held=", ".join(columns),
+                latest_held=", ".join(f"arg_max_null({column}, latest) AS {column}" for column in columns),
                 latest=_LATEST,
                 staged=staged(resource_type),
                 table=EVENT_TABLES[resource_type].name,

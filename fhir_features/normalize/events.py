@@ -88,8 +88,8 @@ _SHARED = {
 _JOINS = {
     # An Age needs the birth date; an encounter diagnosis without an onset is of its encounter's start.
     "Condition": """
-LEFT JOIN birth_dates b ON b.patient_id = v.patient_id
-LEFT JOIN encounter_starts e ON e.resource_id = s.encounter_id AND p.encounter_diagnosis
+LEFT JOIN patients_of_conditions b ON b.patient_id = v.patient_id
+LEFT JOIN encounters_of_conditions e ON e.resource_id = s.encounter_id AND p.encounter_diagnosis
 """,
 }
 

@@ -42,6 +42,18 @@ Prose is for people.
 """
 
 
+MEDICATION = """| medication | ordered | repeats |
+| --- | --- | --- |
+| rxnorm:6809 | 2024-03-05 | often |
+
+"""
+STAY = """| encounter | start |
+| --- | --- |
+| inpatient | 2024-03-05 |
+
+"""
+
+
 def outcome(tmp_path: Path, page: str) -> Assurance:
     file = tmp_path / "feature_tests.md"
     file.write_text(page)
@@ -162,6 +174,8 @@ def test_a_failure_says_why_the_answer_is_what_it_is(tmp_path: Path) -> None:
             "chronic_conditions:t2dm_actve",
             "ask for 'chronic_conditions:t2dm_actve': did you mean",
         ),
+        ("| asked at |", MEDICATION + "| asked at |", "'often' is not a whole number"),
+        ("| asked at |", STAY + "| asked at |", "'inpatient' is several classes: write the one of this stay, of "),
         ("## A correction", "A correction", "before the first '## heading'"),
         ("| asked at | known as of | labs:hba1c_last_1y | chronic_conditions:t2dm_active |", "", "is no kind of table"),
     ],

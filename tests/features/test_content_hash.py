@@ -42,6 +42,7 @@ def sliced(table: pa.Table) -> pa.Table:
 HOLDERS: dict[str, Callable[[pa.Table], pa.Table]] = {
     "chunks": chunked,
     "a slice": sliced,
+    "an empty chunk": lambda t: t.set_column(0, "patient_id", pa.chunked_array([pa.array([], pa.string()), *t["patient_id"].chunks])),
     "a dictionary": lambda t: t.set_column(0, "patient_id", t["patient_id"].dictionary_encode()),
     "wide offsets": lambda t: t.set_column(0, "patient_id", t["patient_id"].cast(pa.large_string())),
     "views": lambda t: t.set_column(0, "patient_id", t["patient_id"].cast(pa.string_view())),
@@ -74,7 +75,9 @@ def test_pandas_holds_the_same_values() -> None:
         ("number", pa.array([1.5, float("nan"), None, None])),
         ("count", pa.array([1, None, 0, -3])),
         ("count", pa.array([1.0, 0.0, None, -3.0])),
+        ("count", pa.array([1, 0, None, 2**64 - 3], pa.uint64())),
         ("yes", pa.array([True, False, False, True])),
+        ("yes", pa.nulls(4)),
         ("vector", pa.array([[1.0], [2.0], None, [3.0]])),
         ("vector", pa.array([[1.0], None, [], [2.0, 3.0]])),
         ("event_timestamp", pa.array([1, None, None, None], pa.timestamp("ns", "UTC"))),
@@ -99,5 +102,7 @@ def test_decimals_keep_their_digits() -> None:
 
 
 def test_what_has_no_canonical_form_is_refused_by_name() -> None:
+    with pytest.raises(UsageError, match=r"column 'far' holds timestamp\[s\]"):
+        table_hash(pa.table({"far": pa.array([2**62], pa.timestamp("s"))}))
     with pytest.raises(UsageError, match="column 'odd' holds map"):
         table_hash(pa.table({"odd": pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int64()))}))

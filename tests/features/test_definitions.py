@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fhir_features import (
+    FeatureService,
     FeatureView,
     between,
     coalesce,
@@ -24,6 +25,7 @@ from fhir_features.errors import DefinitionError
 from fhir_features.features import load_views
 from fhir_features.features.compile import compile_features
 from fhir_features.features.repository import load_services
+from fhir_features.features.wording import unit_of
 
 
 def view(*features: Any, **more: Any) -> FeatureView:
@@ -83,6 +85,8 @@ HBA1C = observation("loinc:4548-4", unit="%")
         (lambda: view(HBA1C.last().named("a"), entity="encounter"), "entity"),
         (lambda: view(HBA1C.last().named("a"), cadence="hourly"), "cadence"),
         (lambda: view(HBA1C.last().named("a"), ttl="1d"), "ttl"),
+        (lambda: view(HBA1C.last().named("a"), max_age="soon"), "'v', max_age: 'soon' is not a duration"),
+        (lambda: FeatureService(name="s", features=[]), "feature service 's' has no features"),
     ],
 )
 def test_a_mistake_is_refused_in_one_line(make: Any, says: str) -> None:
@@ -90,6 +94,37 @@ def test_a_mistake_is_refused_in_one_line(make: Any, says: str) -> None:
         make()
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("item", "says"),
+    [
+        ("labz", "takes 'labz', but there is no such feature view: did you mean 'labs'"),
+        ("labs:hba1", "takes 'labs:hba1', which the view does not have: did you mean 'hba1c'"),
+    ],
+)
+def test_a_service_takes_what_there_is(item: str, says: str) -> None:
+    known = {"labs": view(HBA1C.last().named("hba1c"))}
+    with pytest.raises(DefinitionError, match=says):
+        FeatureService(name="s", features=[item]).chosen(known)
+
+
+@pytest.mark.parametrize(
+    ("asked", "unit"),
+    [
+        (HBA1C.last(), "%"),
+        (HBA1C.slope(), "%/d"),
+        (HBA1C.last() / HBA1C.first(), "1"),
+        (HBA1C.last() / 2, "%"),
+        (2 / HBA1C.last(), "1/%"),
+        (HBA1C.last() / observation("loinc:2345-7", unit="mg/dL").last(), "%/mg/dL"),
+        (coalesce(HBA1C.last(), 5), "%"),
+        (HBA1C.last() > 6, None),
+        (patient.sex(), None),
+    ],
+)
+def test_an_answer_has_the_unit_of_what_it_is_made_of(asked: Any, unit: str | None) -> None:
+    assert unit_of(asked.named("a").value) == unit
 
 
 def test_a_view_is_a_value() -> None:

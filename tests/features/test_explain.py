@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from lake_rows import LakeRows, at, memory_lake, refill
 from test_feature_commands import run
 
-from fhir_features import condition, observation
+from fhir_features import condition, encounter, medication, observation
 from fhir_features.cli import cli
 from fhir_features.errors import UsageError
 from fhir_features.features.engine import stand_at
@@ -129,6 +129,26 @@ def test_the_rows_that_an_answer_rests_on_are_told() -> None:
         explained = explain(con, ontologies(), value.named("f"), **question).rows.to_pylist()
         assert {row["verdict"] for row in explained} == {"counts"}
         assert "".join(row["resource_id"] for row in explained if row["decides"]) == deciding, name
+
+
+def test_of_ingredients_and_of_stays_it_is_told_what_decides() -> None:
+    rows = LakeRows()
+    rows.patient()
+    for day, code in ((1, "rxnorm:860975"), (2, "rxnorm:6809"), (3, "rxnorm:29046")):
+        rows.medication(code, resource_id=str(day), effective_at=at(f"2024-03-0{day}"))
+    for day, end in ((1, "2024-03-08"), (2, "2024-03-06"), (3, "2024-03-20")):
+        rows.encounter("IMP", resource_id=str(day), effective_at=at(f"2024-03-0{day}"), end_at=at(end))
+    con = memory_lake()
+    refill(con, rows)
+    stand_at(con, ontologies(), 1)
+    question = {"site": "north", "patient_id": "p1", "t": at("2024-03-10"), "k": at("2024-03-10")}
+    orders = explain(
+        con, ontologies(), medication("rxnorm:6809", ingredient=True).count_ingredients().named("f"), **question
+    )
+    assert orders.answer == 1
+    assert "".join(row["resource_id"] for row in orders.rows.to_pylist() if row["decides"]) == "12"
+    stays = explain(con, ontologies(), encounter("IMP").time_since_discharge().named("f"), **question)
+    assert "".join(row["resource_id"] for row in stays.rows.to_pylist() if row["decides"]) == "1"
 
 
 def in_process(project: Any, *words: str) -> str:

@@ -20,8 +20,8 @@ from landing import at, land, observation, patient, warehouse
 from fhir_features import FeatureStore
 from fhir_features.cli import cli
 from fhir_features.config import Config, load_config
-from fhir_features.errors import ReproductionError, UsageError
-from fhir_features.features.history import record_of
+from fhir_features.errors import DefinitionError, LakeError, ReproductionError, UsageError
+from fhir_features.features.history import find_version, record_of, restore
 from fhir_features.features.terms import ontologies
 from fhir_features.features.view_diff import diff_views
 from fhir_features.normalize import normalize
@@ -243,6 +243,29 @@ def test_a_definition_that_was_changed_in_the_receipt_is_found_out(
     views[0]["definition"]["features"][0]["value"]["window"]["end_us"] = 1
     with pytest.raises(ReproductionError, match="the definition of view 'diabetes' is not that of version"):
         FeatureStore(tmp_path).reproduce(changed(receipt, views=views))
+    views[0]["definition"]["features"][0]["name"] = "HbA1c"
+    with pytest.raises(ReproductionError, match="the definition of view 'diabetes' is not one of this version"):
+        FeatureStore(tmp_path).reproduce(changed(receipt, views=views))
+
+
+def test_a_data_file_that_is_gone_is_named(config: Config, receipt: Path, tmp_path: Path) -> None:
+    gone, *_ = (config.warehouse.path / "lake" / "data" / "main" / "observations").glob("*.parquet")
+    gone.unlink()
+    with pytest.raises(LakeError, match=f"{gone.name} is missing"):
+        FeatureStore(tmp_path).reproduce(receipt)
+
+
+def test_a_recorded_version_that_is_not_as_it_was_is_not_answered(
+    config: Config, receipt: Path, tmp_path: Path
+) -> None:
+    version = json.loads(receipt.read_text())["views"][0]["version"]
+    recorded = find_version(FeatureStore(tmp_path).history, "diabetes", version)
+    assert restore(recorded).version == version
+    with pytest.raises(DefinitionError, match="was made for semantics 0 of the engine"):
+        restore(recorded.model_copy(update={"semantics": 0}))
+    other = {**recorded.definition, "features": recorded.definition["features"][:1]}
+    with pytest.raises(DefinitionError, match="its record was changed"):
+        restore(recorded.model_copy(update={"definition": other}))
 
 
 def run(folder: Path, *words: str) -> tuple[int, str]:
@@ -315,3 +338,16 @@ def test_the_cadence_and_the_semantics_are_among_what_differs(config: Config, tm
     definition = {**nightly.definition, "cadence": "on_change"}
     fields = diff_views(nightly, nightly.model_copy(update={"definition": definition, "semantics": 0})).fields
     assert [(field.path, field.after) for field in fields] == [("cadence", "on_change"), ("semantics", "0")]
+
+
+def test_each_of_several_statuses_is_told(config: Config, tmp_path: Path) -> None:
+    define = DEFINITIONS.replace("hba1c.last()", "hba1c.where(status={}).last()", 1)
+    file = tmp_path / "feature_repo" / "features.py"
+    file.write_text(define.format(["final", "amended"]))
+    before = record_of(FeatureStore(tmp_path).locked("diabetes"))
+    file.write_text(define.format(["final", "corrected"]))
+    (changed, *others) = diff_views(before, record_of(FeatureStore(tmp_path).locked("diabetes"))).features
+    assert others == []
+    assert [(field.path, field.before, field.after) for field in changed.fields] == [
+        ("rows.statuses.0", "amended", "corrected")
+    ]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,9 +15,11 @@ from dictionaries import CODING, URI, codings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fhir_features.ontology import Concept, Ontologies
+from fhir_features.ontology import Concept, Ontologies, resolve
 from fhir_features.ontology.artifacts import LOCK_FILE, make_lock
+from fhir_features.ontology.facts import MAX_HOPS, Fact, MapRow
 from fhir_features.ontology.systems import shipped_folder
+from fhir_features.ontology.validity import Span
 
 SYNTHEA = Path(__file__).parents[3] / "shared/data/synthea_r4"
 
@@ -141,6 +144,59 @@ def test_a_combination_gives_every_code_that_it_needs(ontologies: Ontologies) ->
         ("mapped", "B39.4"),
         ("mapped", "G02"),
     }
+
+
+def a_map_row(target: str, priority: int, rule: str | None = None) -> MapRow:
+    return MapRow("a_map", Concept("icd10cm", target), None, group=1, priority=priority, rule=rule)
+
+
+def test_the_first_rule_of_a_map_group_that_holds_wins() -> None:
+    group = [a_map_row("E11.9", 1, "IFA 445518008"), a_map_row("E10.9", 2, "TRUE"), a_map_row("E13.9", 3, "TRUE")]
+    assert list(resolve._group_targets(group)) == [
+        (Concept("icd10cm", "E11.9"), "candidate", {"rule_unevaluated"}),
+        (Concept("icd10cm", "E10.9"), "mapped", {"rule_unevaluated"}),
+    ]
+
+
+def a_chain(length: int, last_state: str) -> dict[Concept, Fact]:
+    """Concepts 0 to `length`, each replaced by the next; all but the last are retired."""
+    concepts = [Concept("snomed", str(number)) for number in range(length + 1)]
+    states = ["retired"] * length + [last_state]
+    known = {
+        concept: Fact(spans=(Span(None, None, state, outside=False),))  # type: ignore[arg-type]
+        for concept, state in zip(concepts, states, strict=True)
+    }
+    for concept, successor in pairwise(concepts):
+        known[concept].history.append(("replaced_by", successor, "a_release"))
+    return known
+
+
+@pytest.mark.parametrize(
+    ("length", "last_state", "ends"),
+    [(0, "retired", 0), (1, "valid", 1), (3, "valid", 3), (3, "retired", 3), (MAX_HOPS + 3, "valid", MAX_HOPS)],
+)
+def test_a_retired_code_is_followed_over_retired_ones(length: int, last_state: str, ends: int) -> None:
+    found, trail = resolve._followed(a_chain(length, last_state), Concept("snomed", "0"))  # type: ignore[arg-type]
+    assert found == Concept("snomed", str(ends))
+    assert trail.count(">") == ends
+
+
+def test_a_retired_code_that_comes_back_to_itself_is_not_followed_for_ever() -> None:
+    known = a_chain(2, "retired")
+    known[Concept("snomed", "2")].history.append(("replaced_by", Concept("snomed", "0"), "a_release"))
+    found, _ = resolve._followed(known, Concept("snomed", "0"))  # type: ignore[arg-type]
+    assert found == Concept("snomed", "2")
+
+
+def test_times_in_which_the_same_holds_are_one() -> None:
+    coding = resolve.Coding(1, 0, "snomed", "0", None, None, None)
+    halves = (
+        Span(None, date(2020, 1, 1), "valid", outside=False),
+        Span(date(2020, 1, 1), None, "valid", outside=False),
+    )
+    rows = [resolve._Row(coding, Concept("snomed", "0"), span, "valid", "", None, frozenset()) for span in halves]
+    (row,) = resolve._ranked(rows)
+    assert (row.valid_from, row.valid_to, row.status) == (None, None, "valid")
 
 
 @pytest.mark.parametrize(
