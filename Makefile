@@ -31,7 +31,7 @@ audit: $(READY)
 # Every branch of times, the engine, the lake and the resolver is taken by a test; prints those that are not, and fails.
 coverage: $(READY)
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest tests/test_times.py tests/lake tests/upkeep tests/ontology tests/spec tests/features tests/generative
+	$(BIN)/python -m coverage run -m pytest tests/test_times.py tests/lake tests/upkeep tests/ontology tests/spec tests/features tests/generative tests/normalize tests/feast tests/report
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

@@ -79,10 +79,6 @@ class Receipt(_Record):
         """The receipt as a file has it."""
         return self.model_dump_json(indent=2) + "\n"
 
-    def lock(self, lock_id: str) -> Lock:
-        """One of the locks by its id."""
-        return next(lock for lock in self.locks if lock.id == lock_id)
-
 
 @dataclass(frozen=True)
 class Provenance:

@@ -15,7 +15,11 @@ from lake_rows import LakeRows, at
 from fhir_features import FeatureView, observation, patient
 from fhir_features.cli import cli
 from fhir_features.errors import FeatureTableError, UsageError
-from fhir_features.features.table_log import table_folder
+from fhir_features.features.engine import stand_at
+from fhir_features.features.table_log import newest_file, newest_rows, reached, table_folder
+from fhir_features.features.tables import refresh
+from fhir_features.features.terms import ontologies
+from fhir_features.lake import reading
 
 KEYS = ["site", "patient_id", "answered_at", "published_at", "store_seq"]
 
@@ -139,6 +143,28 @@ def test_a_file_of_another_make_is_not_built_upon(project: Any) -> None:
         with pytest.raises(FeatureTableError, match=f"{name} is no feature table file of this package"):
             project.store.build("diabetes")
         (folder / name).unlink()
+
+
+def test_a_file_of_another_make_says_nothing_of_how_far_a_table_goes(tmp_path: Path) -> None:
+    file = tmp_path / "0_20240201T000000000000Z_1.parquet"
+    pq.write_table(pa.table({"a": [1]}), file)
+    with pytest.raises(FeatureTableError, match=f"{file.name} is no feature table file of this package"):
+        reached(file)
+    file.rename(tmp_path / "other.parquet")
+    with pytest.raises(FeatureTableError, match=r"other\.parquet is no feature table file of this package"):
+        newest_file(tmp_path)
+
+
+def test_what_was_just_built_is_not_refreshed_and_has_no_newer_rows(project: Any) -> None:
+    project.write(first_rows())
+    store = project.store
+    built = store.build("diabetes")
+    view = store.view("diabetes")
+    with reading(store.lake) as con:
+        stand_at(con, ontologies(), 1)
+        assert refresh(con, ontologies(), view, store.tables, [("north", "p1")], store_seq=1).file is None
+    newest = [list(newest_rows(built.file.parent, view, after=after, rows=9)) for after in (None, built.file.stem)]
+    assert [sum(batch.num_rows for batch in batches) for batches in newest] == [1, 0]
 
 
 def test_a_schedule_is_built_up_to_its_last_instant(project: Any) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from lake_rows import LakeRows, at
 
-from fhir_features import FeatureStore, FeatureView, condition, observation, patient
+from fhir_features import FeatureService, FeatureStore, FeatureView, condition, observation, patient
 from fhir_features.errors import SpineError, UsageError
 
 Make = Callable[[LakeRows], FeatureStore]
@@ -165,6 +165,13 @@ def test_site_must_be_said_where_there_are_two(project: Any) -> None:
     assert table["age"].to_pylist() == [None] * 4
 
 
+@pytest.mark.parametrize("features", ["diabetes:age", FeatureService(name="s", features=["diabetes:age"])])
+def test_one_feature_or_a_service_may_be_asked_for(lake_of: Make, features: Any) -> None:
+    store = lake_of(some_rows())
+    expected = store.get_historical_features(spine(), ["diabetes:age"]).to_arrow()
+    assert store.get_historical_features(spine(), features).to_arrow().equals(expected)
+
+
 @pytest.mark.parametrize(
     ("features", "says"),
     [
@@ -195,6 +202,8 @@ def test_a_cut_off_of_another_type_is_refused(lake_of: Make, asked: dict[str, An
 
 def test_what_cannot_be_written_is_said_in_one_line(lake_of: Make, tmp_path: Path) -> None:
     training = lake_of(some_rows()).get_historical_features(spine(tags=[["a"]] * 4), ["diabetes:age"])
+    with pytest.raises(UsageError, match=r"out\.json is neither \.parquet nor \.csv"):
+        training.save(tmp_path / "out.json")
     with pytest.raises(UsageError, match="there is no folder"):
         training.save(tmp_path / "nowhere" / "out.csv")
     with pytest.raises(UsageError, match="cannot hold a column of the entity frame"):

@@ -13,7 +13,7 @@ from fhir_features.config import load_config
 from fhir_features.errors import FeatureTableError, LakeError, LakeLocked
 from fhir_features.features.content_hash import table_hash
 from fhir_features.files import alone, written_aside
-from fhir_features.lake import commit, newest_store_seq, reading, writing
+from fhir_features.lake import commit, compacting, newest_store_seq, reading, writing
 from fhir_features.lake.schema import TABLES
 from fhir_features.normalize import normalize
 from fhir_features.store import FeatureStore
@@ -104,6 +104,12 @@ def test_nothing_is_built_upon_a_damaged_feature_table(project: Path):
         store.build("kidney")
 
 
+def test_nothing_is_built_upon_a_feature_table_whose_digest_is_damaged(project: Path):
+    next((project / "warehouse" / "features" / "kidney").glob("*/.*.sha256")).write_text("of nothing\n\n")
+    with pytest.raises(FeatureTableError, match=r"parquet or its \.sha256 is not as it was written"):
+        FeatureStore(project).build("kidney")
+
+
 def test_the_lake_is_made_anew_from_the_landing_to_the_same_content(project: Path, capsys: pytest.CaptureFixture[str]):
     before = content(project)
     old = data_files(project)
@@ -146,6 +152,15 @@ def test_compaction_changes_no_row_no_answer_and_no_receipt(project: Path, capsy
         con.execute("INSERT INTO lake.commits (store_seq) VALUES (?)", [store_seq])
     assert {each.table for each in compact(load_config(project))} == {"commits"}
     assert verify(load_config(project)).findings == ()
+
+
+def test_a_table_that_would_not_say_the_same_is_not_compacted(project: Path, monkeypatch: pytest.MonkeyPatch):
+    before = content(project)
+    counted = iter(range(1000))
+    monkeypatch.setattr(compacting, "_fingerprint", lambda *_: (0, next(counted)))
+    with pytest.raises(LakeError, match="would not say the same when compacted"):
+        compact(load_config(project))
+    assert content(project) == before
 
 
 def test_whoever_reads_during_a_compaction_sees_one_version(project: Path):

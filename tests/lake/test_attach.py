@@ -1,0 +1,83 @@
+"""A lake that cannot be attached, or is none, is refused in one line that says why."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from fhir_features.errors import LakeError
+from fhir_features.lake import attach, reading, writing
+from fhir_features.lake.attach import transaction
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Path:
+    with writing(tmp_path / "lake", buckets=4):
+        pass
+    return tmp_path / "lake"
+
+
+def change(lake: Path, sql: str) -> None:
+    with writing(lake, buckets=4) as con, transaction(con, "change"):
+        con.execute(sql)
+
+
+def refused(lake: Path) -> str:
+    with pytest.raises(LakeError) as error, reading(lake):
+        pass
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_folder_without_a_lake_is_none(tmp_path: Path) -> None:
+    assert "there is no lake at" in refused(tmp_path)
+
+
+def test_a_lake_that_is_just_being_made_is_none_yet(tmp_path: Path) -> None:
+    (tmp_path / attach.CATALOG).touch()
+    assert "there is no lake at" in refused(tmp_path)
+
+
+def test_a_lake_without_its_tables_is_none(lake: Path) -> None:
+    change(lake, "DROP TABLE lake.meta")
+    assert "there is no lake at" in refused(lake)
+
+
+def test_a_lake_of_another_format_is_made_anew(lake: Path) -> None:
+    change(lake, "UPDATE lake.meta SET value = '0' WHERE key = 'format_version'")
+    assert "has format 0, not" in refused(lake)
+
+
+def test_a_lake_that_does_not_say_its_format_is_damaged(lake: Path) -> None:
+    change(lake, "DELETE FROM lake.meta WHERE key = 'format_version'")
+    assert "run 'fhir-features verify'" in refused(lake)
+
+
+def test_a_lake_of_other_buckets_is_not_written(lake: Path) -> None:
+    with (
+        pytest.raises(LakeError, match=r"made with 4 buckets, not 8: set warehouse\.buckets = 4"),
+        writing(lake, buckets=8),
+    ):
+        pass
+
+
+def test_a_lake_on_a_disk_that_cannot_be_written_is_read(lake: Path) -> None:
+    (lake / "readers.lock").unlink()
+    (lake / "readers.lock").mkdir()
+    with reading(lake) as con:
+        assert con.execute("SELECT count(*) FROM lake.meta").fetchall() == [(2,)]
+
+
+def test_a_disk_that_fails_while_the_lake_is_read_is_said(lake: Path) -> None:
+    with pytest.raises(LakeError, match="cannot be read or written"), reading(lake):
+        raise duckdb.IOException(f"Could not read: {os.strerror(errno.EIO)}")
+
+
+def test_an_extension_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duckdb, "__version__", "0.0.1")
+    with pytest.raises(LakeError, match=r"has no extension for DuckDB 0\.0\.1: install the versions pinned here"):
+        attach.connect()
