@@ -65,12 +65,12 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         raise _no_lake(path)
     with owner_only(), in_use(path), _connected(path) as con:
         attach(con, path, "READ_ONLY")
-        _read_meta(con, path)
         snapshot = newest_snapshot(con)
         detach(con, "lake")
         attach(con, path, f"READ_ONLY, SNAPSHOT_VERSION {snapshot}")
         con.execute(f"SET VARIABLE {SNAPSHOT} = {snapshot}")
         check_data(con, path / DATA)
+        _read_meta(con, path)
         yield con
 
 
@@ -97,9 +97,9 @@ def writing(
             attach(con, path, "META_JOURNAL_MODE 'WAL'", catalog=catalog)
             con.execute(f"SET VARIABLE {_DATA} = {literal(str(path / DATA))}")
             _create_missing(con, buckets)
+            check_data(con, path / DATA)
             _read_meta(con, path)
             _check_buckets(con, path, buckets)
-            check_data(con, path / DATA)
             yield con
 
 
@@ -295,18 +295,14 @@ def _create_tables(con: duckdb.DuckDBPyConnection, buckets: int) -> None:
     )
 
 
-def _meta(con: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    return dict(con.execute("SELECT key, value FROM lake.meta").fetchall())
-
-
 def _read_meta(con: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Refuse a lake of another format, and have the connection know into how many buckets it is divided."""
     try:
-        meta = _meta(con)
-        found = meta["format_version"]
+        meta = dict(con.execute("SELECT key, value FROM lake.meta").fetchall())
+        found, buckets = meta["format_version"], int(meta["buckets"])
     except duckdb.CatalogException:
         raise _no_lake(path) from None
-    except (duckdb.Error, KeyError):
+    except (KeyError, ValueError):
         raise LakeError(
             f"the lake at {path} cannot be read: run 'fhir-features verify' to see what is damaged"
         ) from None
@@ -315,7 +311,7 @@ def _read_meta(con: duckdb.DuckDBPyConnection, path: Path) -> None:
             f"the lake at {path} has format {found}, not {FORMAT_VERSION}: make it anew from the landing with "
             "'fhir-features rebuild'"
         )
-    con.execute(f"SET VARIABLE {_BUCKETS} = {int(meta['buckets'])}")
+    con.execute(f"SET VARIABLE {_BUCKETS} = {buckets}")
 
 
 def _no_lake(path: Path) -> LakeError:

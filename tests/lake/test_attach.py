@@ -52,8 +52,16 @@ def test_a_lake_of_another_format_is_made_anew(lake: Path) -> None:
     assert "has format 0, not" in refused(lake)
 
 
-def test_a_lake_that_does_not_say_its_format_is_damaged(lake: Path) -> None:
-    change(lake, "DELETE FROM lake.meta WHERE key = 'format_version'")
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "DELETE FROM lake.meta WHERE key = 'format_version'",
+        "DELETE FROM lake.meta WHERE key = 'buckets'",
+        "UPDATE lake.meta SET value = 'four' WHERE key = 'buckets'",
+    ],
+)
+def test_a_lake_that_does_not_say_what_it_is_is_damaged(lake: Path, sql: str) -> None:
+    change(lake, sql)
     assert "run 'fhir-features verify'" in refused(lake)
 
 
