@@ -14,13 +14,11 @@ from pathlib import Path
 from fhir_features import files
 from fhir_features.config import load_config
 from fhir_features.errors import FhirFeaturesError
-from fhir_features.features.content_hash import table_hash
 from fhir_features.features.history import find_version, restore
-from fhir_features.features.receipts import read_receipt
-from fhir_features.features.reproduce import kept_spine
 from fhir_features.features.table_files import checked_files
 from fhir_features.lake import reading
 from fhir_features.sources import landed_runs, verify_run
+from fhir_features.store import FeatureStore
 
 FLIPS = int(os.environ.get("FLIPS", "40"))
 
@@ -47,10 +45,9 @@ def read_views(project: Path) -> None:
 
 
 def read_spine(project: Path) -> str:
-    """Known by the hash of its content: a flip that leaves that as it is, as in a statistic, does nothing."""
-    return table_hash(
-        kept_spine(project / "warehouse" / "spines", read_receipt(project / "training.parquet.receipt.json"))
-    ).sha256
+    """Known by what is answered to it: a flip that leaves that as it is, as in a statistic, does nothing."""
+    made = FeatureStore(project).reproduce(project / "training.parquet.receipt.json")
+    return made.training.receipt.output.sha256
 
 
 # What reads a part of the warehouse, and the files that it reads.
