@@ -19,10 +19,10 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from fhir_features.errors import FhirFeaturesError, LakeLocked
+from fhir_features.errors import FhirFeaturesError, LakeError, LakeLocked
 
 _ASIDE = ".aside-"
 
@@ -44,18 +44,23 @@ _intact: set[tuple[Path, str]] = set()
 
 @contextmanager
 def alone(lock: Path, what: str) -> Iterator[None]:
-    """Hold a lock file, as the only process. Raises LakeLocked when another one does: "`what` by process 4711 …"."""
-    make_folder(lock.parent)
-    # Not opened with "w": that would wipe out what the holder has written.
-    with lock.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LakeLocked(f"{what} by {_holder(lock)}: wait until it has ended, then run this again") from None
-        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-        file.truncate(0)
-        file.write(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": now}) + "\n")
-        file.flush()
+    """Hold a lock file, as the only process.
+
+    Raises LakeLocked when another one does: "`what` by process 4711 …"; LakeError when the disk refuses.
+    """
+    with ExitStack() as held:
+        with disk_errors(LakeError, str(lock)):
+            make_folder(lock.parent)
+            # Not opened with "w": that would wipe out what the holder has written.
+            file = held.enter_context(lock.open("a+", encoding="utf-8"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LakeLocked(f"{what} by {_holder(lock)}: wait until it has ended, then run this again") from None
+            now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+            file.truncate(0)
+            file.write(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": now}) + "\n")
+            file.flush()
         yield
 
 

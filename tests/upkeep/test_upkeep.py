@@ -192,6 +192,12 @@ def test_who_holds_a_lock_is_said(tmp_path: Path):
             pass
     with alone(tmp_path / "a.lock", "the thing is held"):
         pass
+    (tmp_path / "a folder").mkdir()
+    with (
+        pytest.raises(LakeError, match=r"a folder cannot be written \(Is a directory\): correct that"),
+        alone(tmp_path / "a folder", "the thing is held"),
+    ):
+        pass
 
 
 def test_what_is_written_aside_is_there_whole_or_not_at_all(tmp_path: Path):
