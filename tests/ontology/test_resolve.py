@@ -82,6 +82,19 @@ def test_a_coding_is_judged_by_the_release_that_it_names(
     assert [(row["status"], row["flags"]) for row in in_2024] == [(status, flags)]
 
 
+def test_what_is_to_be_said_of_a_coding_is_all_said(ontologies: Ontologies) -> None:
+    named = codings((1, "icd10cm", "G35", "Essential hypertension")).to_pylist()
+    found = rows(ontologies, pa.Table.from_pylist([{**named[0], "version": "1999"}], schema=CODING))
+    always = ["display_mismatch", "version_not_in_lock"]
+    assert [row["flags"] for row in found if row["valid_from"] is None] == [sorted([*always, "outside_releases"])]
+    assert [row["flags"] for row in found if str(row["valid_from"]) == "2018-10-01"] == [always]
+
+
+def test_a_code_stands_for_its_concept(ontologies: Ontologies) -> None:
+    assert {row.concept for row in ontologies.resolve_code("icd10cm", "G35")} == {Concept("icd10cm", "G35")}
+    assert {row.concept for row in ontologies.resolve_code("icd10cm", "diabetes")} == {None}
+
+
 def test_a_site_can_pin_a_release(tmp_path: Path) -> None:
     (tmp_path / "systems.toml").write_text('[icd10cm]\nrelease = "FY2025"\n', encoding="utf-8")
     (tmp_path / LOCK_FILE).write_text(make_lock(tmp_path).text(), encoding="utf-8")
