@@ -166,7 +166,7 @@ def _resolved(concepts: tuple[tuple[str, ...], ...]) -> list[dict[str, Any]]:
 
 
 def fill(con: duckdb.DuckDBPyConnection, rows: LakeRows, *, buckets: int, store_seq: int | None = None) -> None:
-    """Write the rows (of one commit, when a store_seq is named) into the attached lake."""
+    """Write the rows into the attached lake: all, in the order that they have, or those of one commit, in a commit's."""
     for name, table in TABLES_BY_NAME.items():
         chosen = [row for row in rows.tables[name] if store_seq is None or row["store_seq"] == store_seq]
         if not chosen:
@@ -178,8 +178,8 @@ def fill(con: duckdb.DuckDBPyConnection, rows: LakeRows, *, buckets: int, store_
             bucket_sql("site", "patient_id", buckets) if column == "bucket" else identifier(column)
             for column in table.names
         ]
-        order = ", ".join(identifier(column) for column in table.sort)
-        con.execute(f"INSERT INTO lake.{name} SELECT {', '.join(columns)} FROM rows_in ORDER BY {order}")
+        order = f" ORDER BY {', '.join(identifier(column) for column in table.sort)}" if store_seq is not None else ""
+        con.execute(f"INSERT INTO lake.{name} SELECT {', '.join(columns)} FROM rows_in{order}")
         con.unregister("rows_in")
 
 
