@@ -51,16 +51,18 @@ def alone(lock: Path, what: str) -> Iterator[None]:
     with ExitStack() as held:
         with disk_errors(LakeError, str(lock)):
             make_folder(lock.parent)
-            # Not opened with "w": that would wipe out what the holder has written.
-            file = held.enter_context(lock.open("a+", encoding="utf-8"))
+            # Not opened with "w": that would wipe out what the holder has written. And without a buffer, which would
+            # be written once more when the file is closed, after the disk had refused it.
+            file = held.enter_context(lock.open("ab", buffering=0))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise LakeLocked(f"{what} by {_holder(lock)}: wait until it has ended, then run this again") from None
             now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
             file.truncate(0)
-            file.write(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": now}) + "\n")
-            file.flush()
+            file.write(
+                json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": now}).encode() + b"\n"
+            )
         yield
 
 
