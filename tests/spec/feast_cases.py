@@ -21,7 +21,8 @@ Answers = tuple[Value, ...]
 class Case:
     """Rows of a source, (patient_id, at, created, value), and questions, (patient_id, event_timestamp), in UTC.
 
-    `ours` are the answers to the questions; `feast` those of Feast's DuckDB store: the same, others, or what is raised.
+    `ours` are the answers to the questions; `feast` those of Feast's DuckDB store: the same, others, or what is raised;
+    `spark` those of its Spark store, where it is asked.
 
     - `feature`: the name of the column with the values; `ttl_hours`: the view's time to live, 0 for none.
     - `layout`: how the source lies on disk: a `file`, a `hive` folder by year, or a `relative` path.
@@ -35,6 +36,7 @@ class Case:
     asked: tuple[tuple[str | None, str], ...]
     ours: Answers
     feast: Answers | str = SAME
+    spark: Answers | str = SAME
     feature: str = "value"
     ttl_hours: int = 0
     by_created: bool = False
@@ -111,7 +113,8 @@ CASES = (
         (("a", "2024-01-02 00:00"), ("b", "2024-01-02 00:00")),
         (2**53 + 1, None),
         feast=(float(2**53), None),
-        text="Read with `to_df`. Feast makes floats of them.",
+        spark=(float(2**53), None),
+        text="Read with `to_df`. Feast makes floats of them, with Spark, too.",
     ),
     Case(
         "Years that nanoseconds cannot hold are read",
