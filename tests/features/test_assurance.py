@@ -99,11 +99,11 @@ FILTERS = """## What belongs to a stay
 | loinc:4548-4 | 2024-03-05 10:00 | 6.5 | % | | stay | |
 | loinc:4548-4 | 2024-03-05 11:00 | | % | | stay | unknown |
 
-| medication | ordered | ends | category | intent | reported | forbidden | encounter |
-| --- | --- | --- | --- | --- | --- | --- | --- |
-| rxnorm:6809 | 2024-03-05 09:00 | 2024-03-05 12:00 | inpatient | order | | | stay |
-| rxnorm:6809 | 2024-03-05 09:00 | | community | plan | yes | | |
-| rxnorm:6809 | 2024-03-05 09:00 | | community | order | | yes | |
+| medication | ordered | ends | repeats | category | intent | reported | forbidden | encounter |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| rxnorm:6809 | 2024-03-05 09:00 | 2024-03-05 12:00 | 0 | inpatient | order | | | stay |
+| rxnorm:6809 | 2024-03-05 09:00 | | | community | plan | yes | | |
+| rxnorm:6809 | 2024-03-05 09:00 | | | community | order | | yes | |
 
 | asked at | stay:by_method | stay:drawn_in_it | stay:ordered_in_it | stay:in_the_community | stay:on_metformin |
 | --- | --- | --- | --- | --- | --- |

@@ -97,6 +97,11 @@ def test_the_order_of_columns_counts_and_so_does_the_number_of_rows() -> None:
     assert table_hash(nothing.select([])).sha256 != table_hash(pa.table({"a": [None]}).select([])).sha256
 
 
+def test_no_rows_may_have_no_buffers() -> None:
+    without = pa.LargeStringArray.from_buffers(0, pa.py_buffer(b""), pa.py_buffer(b""))
+    assert table_hash(pa.table({"a": without})) == table_hash(pa.table({"a": pa.array([], pa.large_string())}))
+
+
 def test_decimals_keep_their_digits() -> None:
     assert table_hash(pa.table({"d": [Decimal("1.0")]})) != table_hash(pa.table({"d": [Decimal("1.00")]}))
 

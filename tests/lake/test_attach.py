@@ -85,6 +85,11 @@ def test_a_disk_that_fails_while_the_lake_is_read_is_said(lake: Path) -> None:
         raise duckdb.IOException(f"Could not read: {os.strerror(errno.EIO)}")
 
 
+def test_a_mistake_in_a_statement_is_no_failure_of_the_disk(lake: Path) -> None:
+    with pytest.raises(duckdb.ParserException), reading(lake) as con:
+        con.execute("SELEC 1")
+
+
 def test_an_extension_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(duckdb, "__version__", "0.0.1")
     with pytest.raises(LakeError, match=r"has no extension for DuckDB 0\.0\.1: install the versions pinned here"):
