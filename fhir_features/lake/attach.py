@@ -12,14 +12,14 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import MappingProxyType
 
 import duckdb
 
 from fhir_features.errors import LakeError, LakeLocked
-from fhir_features.files import alone, disk_errors, make_folder, refusal
+from fhir_features.files import alone, disk_errors, folder_aside, make_folder, refusal, sync
 from fhir_features.lake.canonical import canonical_views
 from fhir_features.lake.digests import SNAPSHOT, check_data, digests_of, found_files, newest_snapshot
 from fhir_features.lake.evidence import evidence_view
@@ -183,17 +183,45 @@ def transaction(
     # A lake in memory has no files.
     data = Path(row[0]) if row and row[0] else None
     before = found_files(data) if data else set()
+    links: dict[Path, Path] = {}
     con.execute("BEGIN TRANSACTION")
-    try:
-        yield
-        brought = digests_of(found_files(data) - before, data, kept) if data else None
-        con.execute("CALL lake.set_commit_message('fhir_features', ?, extra_info => ?)", [message, brought])
-        con.execute("COMMIT")
-    except BaseException:
-        # A COMMIT that fails ends the transaction itself.
-        with suppress(duckdb.Error):
-            con.execute("ROLLBACK")
-        raise
+    with ExitStack() as aside:
+        try:
+            yield
+            brought = None
+            if data:
+                new = found_files(data) - before
+                brought = digests_of(new, data, kept)
+                links = _linked(new, aside.enter_context(folder_aside(data.parent)))
+            con.execute("CALL lake.set_commit_message('fhir_features', ?, extra_info => ?)", [message, brought])
+            con.execute("COMMIT")
+        except BaseException:
+            # A COMMIT that fails ends the transaction itself.
+            with suppress(duckdb.Error):
+                con.execute("ROLLBACK")
+            _put_back(links)
+            raise
+
+
+def _linked(files: set[Path], folder: Path) -> dict[Path, Path]:
+    """Another name in a folder for each of some files."""
+    links = {file: folder / str(number) for number, file in enumerate(sorted(files))}
+    for file, link in links.items():
+        os.link(file, link)
+    return links
+
+
+def _put_back(links: Mapping[Path, Path]) -> None:
+    """Give files that DuckLake has deleted their names again: a COMMIT that fails may have been one all the same.
+
+    When a disk refuses to sync SQLite's log, the log holds the whole transaction, and who opens the catalog next reads
+    it there (https://www.sqlite.org/wal.html). Files that no commit names are removed by `gc`.
+    """
+    gone = [file for file in links if not file.exists()]
+    for file in gone:
+        os.link(links[file], file)
+    for folder in sorted({file.parent for file in gone}):
+        sync(folder)
 
 
 def first_version_no(con: duckdb.DuckDBPyConnection) -> int:

@@ -97,6 +97,11 @@ class Before:
     committed: dict[str, dict[str, str]]
     content: dict[str, Any]
 
+    @property
+    def trace(self) -> list[str]:
+        """The calls of the stage, a line each."""
+        return self.folder.with_suffix(".trace").read_text().splitlines()
+
 
 def before_each(stages: Stages, root: Path, *, every_stage: bool) -> list[Before]:
     """The stages that write, each with the project before it, when a second batch has come; or `every_stage`, at first
