@@ -284,6 +284,7 @@ SPECS = (
         """
         asked at | last code        | most frequent    | count | ever 8517006 | times 8517006
         5 00:00  | -                | -                | 0     | false        | 0
+        5 08:00  | snomed:8517006   | snomed:8517006   | 1     | true         | 1
         6 08:00  | snomed:266919005 | snomed:266919005 | 2     | true         | 1
         7 08:00  | snomed:8517006   | snomed:8517006   | 3     | true         | 2
         """,
@@ -495,6 +496,7 @@ SPECS = (
         5 08:00 | IMP   | finished    | 7 08:00
         6 08:00 | IMP   | cancelled   | -
         9 08:00 | EMER  | in-progress | -
+        9 10:00 | IMP   | in-progress | 12 08:00
         """,
         {
             "count": "encounter().count()",
@@ -511,6 +513,7 @@ SPECS = (
         5 08:00  | 2     | 1     | true        | false        | -               | 0         | 2
         7 08:00  | 2     | 1     | false       | false        | 0               | 1         | 4
         9 08:00  | 3     | 1     | false       | true         | 2               | 1         | 6
+        10 08:00 | 4     | 2     | true        | true         | 3               | 1         | 7
         """,
     ),
     Spec(
