@@ -43,13 +43,13 @@ _intact: set[tuple[Path, str]] = set()
 
 
 @contextmanager
-def alone(lock: Path, what: str) -> Iterator[None]:
+def alone(lock: Path, what: str, *, refused: type[FhirFeaturesError] = LakeError) -> Iterator[None]:
     """Hold a lock file, as the only process.
 
-    Raises LakeLocked when another one does: "`what` by process 4711 …"; LakeError when the disk refuses.
+    Raises LakeLocked when another one does: "`what` by process 4711 …"; `refused` when the disk refuses.
     """
     with ExitStack() as held:
-        with disk_errors(LakeError, str(lock)):
+        with disk_errors(refused, str(lock)):
             make_folder(lock.parent)
             # Not opened with "w": that would wipe out what the holder has written. And without a buffer, which would
             # be written once more when the file is closed, after the disk had refused it.

@@ -203,7 +203,8 @@ def _alone(folder: Path, view: FeatureView) -> Iterator[None]:
     """Two builds at once would both answer for the same time."""
     with disk_errors(FeatureTableError, str(folder)):
         make_folder(folder)
-        with alone(folder / ".build.lock", f"the table of view '{view.name}' is being built"):
+        what = f"the table of view '{view.name}' is being built"
+        with alone(folder / ".build.lock", what, refused=FeatureTableError):
             yield
 
 

@@ -64,13 +64,14 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     if not (path / CATALOG).exists():
         raise _no_lake(path)
     with owner_only(), in_use(path), _connected(path) as con:
-        attach(con, path, "READ_ONLY")
-        snapshot = newest_snapshot(con)
-        detach(con, "lake")
-        attach(con, path, f"READ_ONLY, SNAPSHOT_VERSION {snapshot}")
-        con.execute(f"SET VARIABLE {SNAPSHOT} = {snapshot}")
-        check_data(con, path / DATA)
-        _read_meta(con, path)
+        with _opening(path):
+            attach(con, path, "READ_ONLY")
+            snapshot = newest_snapshot(con)
+            detach(con, "lake")
+            attach(con, path, f"READ_ONLY, SNAPSHOT_VERSION {snapshot}")
+            con.execute(f"SET VARIABLE {SNAPSHOT} = {snapshot}")
+            check_data(con, path / DATA)
+            _read_meta(con, path)
         yield con
 
 
@@ -94,12 +95,13 @@ def writing(
         ):
             # A run is staged in memory up to here, and on disk beyond.
             con.execute("SET memory_limit = '300MB'")
-            attach(con, path, "META_JOURNAL_MODE 'WAL'", catalog=catalog)
-            con.execute(f"SET VARIABLE {_DATA} = {literal(str(path / DATA))}")
-            _create_missing(con, buckets)
-            check_data(con, path / DATA)
-            _read_meta(con, path)
-            _check_buckets(con, path, buckets)
+            with _opening(path):
+                attach(con, path, "META_JOURNAL_MODE 'WAL'", catalog=catalog)
+                con.execute(f"SET VARIABLE {_DATA} = {literal(str(path / DATA))}")
+                _create_missing(con, buckets)
+                check_data(con, path / DATA)
+                _read_meta(con, path)
+                _check_buckets(con, path, buckets)
             yield con
 
 
@@ -331,15 +333,29 @@ def _read_meta(con: duckdb.DuckDBPyConnection, path: Path) -> None:
     except duckdb.CatalogException:
         raise _no_lake(path) from None
     except (KeyError, ValueError):
-        raise LakeError(
-            f"the lake at {path} cannot be read: run 'fhir-features verify' to see what is damaged"
-        ) from None
+        raise _unreadable(path) from None
     if found != str(FORMAT_VERSION):
         raise LakeError(
             f"the lake at {path} has format {found}, not {FORMAT_VERSION}: make it anew from the landing with "
             "'fhir-features rebuild'"
         )
     con.execute(f"SET VARIABLE {_BUCKETS} = {buckets}")
+
+
+@contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    """Say in one line that a lake cannot be opened, wherever in its catalog the damage is. Raises LakeError."""
+    try:
+        yield
+    except duckdb.Error as error:
+        # What the disk refuses is said by whoever has the connection.
+        if refusal(error):
+            raise
+        raise _unreadable(path) from None
+
+
+def _unreadable(path: Path) -> LakeError:
+    return LakeError(f"the lake at {path} cannot be read: run 'fhir-features verify' to see what is damaged")
 
 
 def _no_lake(path: Path) -> LakeError:

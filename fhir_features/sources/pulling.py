@@ -79,7 +79,7 @@ def landing_of(folder: Path, name: str) -> Iterator[None]:
     try:
         with owner_only():
             make_folder(folder)
-        with owner_only(), alone(folder / "pull.lock", f"source '{name}' is being read"):
+        with owner_only(), alone(folder / "pull.lock", f"source '{name}' is being read", refused=LandingError):
             yield
     except (OSError, sqlite3.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error

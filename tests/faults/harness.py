@@ -99,8 +99,9 @@ class Before:
 
     @property
     def trace(self) -> list[str]:
-        """The calls of the stage, a line each."""
-        return self.folder.with_suffix(".trace").read_text().splitlines()
+        """The calls that the stage was disturbed at, a line each."""
+        lines = self.folder.with_suffix(".trace").read_text().splitlines()
+        return [line for line in lines if not line.startswith("from\t")]
 
 
 def before_each(stages: Stages, root: Path, *, every_stage: bool) -> list[Before]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ def running(project: Project, program: str) -> Iterator[str]:
     command = [str(Path(sys.executable).parent / "feast"), program, "-h", "127.0.0.1", "-p", str(port)]
     folder = project.folder / "feature_repo"
     with (project.folder / f"{program}.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=dict(os.environ), process_group=0)
+        server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
     try:
         wait_until_open(port)
         yield f"http://127.0.0.1:{port}"

@@ -65,6 +65,21 @@ def test_a_lake_that_does_not_say_what_it_is_is_damaged(lake: Path, sql: str) ->
     assert "run 'fhir-features verify'" in refused(lake)
 
 
+def test_wherever_a_catalog_is_damaged_it_is_said_in_one_line(lake: Path) -> None:
+    catalog = lake / attach.CATALOG
+    whole, refusals = catalog.read_bytes(), 0
+    for at in range(0, len(whole), 4096):
+        catalog.write_bytes(whole[:at] + b"\xff" * 2000 + whole[at + 2000 :])
+        for opened in (reading(lake), writing(lake, buckets=4)):
+            try:
+                with opened:
+                    pass
+            except LakeError as error:
+                refusals += 1
+                assert "\n" not in str(error)
+    assert refusals > len(whole) // 4096
+
+
 def test_a_lake_of_other_buckets_is_not_written(lake: Path) -> None:
     with (
         pytest.raises(LakeError, match=r"made with 4 buckets, not 8: set warehouse\.buckets = 4"),
