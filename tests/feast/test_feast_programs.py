@@ -12,18 +12,7 @@ import pytest
 import requests
 from project import Project
 from servers import free_port, wait_until_open
-from test_online_equals_offline import apply, offline, patients, watermarks
-
-from fhir_features.feast import materialize
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(tmp_path_factory.mktemp("served"))
-    project.receive(project.resources)
-    apply(project)
-    materialize(project.store)
-    return project
+from test_online_equals_offline import offline, patients, watermarks
 
 
 @contextmanager

@@ -38,16 +38,6 @@ ROWS = [{"patient_id": f"patient-00{number}"} for number in (3, 1, 7)]
 NAMES = [row["patient_id"] for row in ROWS]
 
 
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose views have been loaded, for tests that leave it as it is."""
-    project = Project(tmp_path_factory.mktemp("loaded"))
-    project.receive(project.resources)
-    apply(project)
-    materialize(project.store)
-    return project
-
-
 def run(project: Project, *words: str) -> int:
     """A command, and its exit code."""
     try:
