@@ -12,16 +12,17 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import MappingProxyType
 
 import duckdb
 
 from fhir_features.errors import LakeError, LakeLocked
-from fhir_features.files import alone, disk_errors, folder_aside, make_folder, refusal, sync
+from fhir_features.files import alone, disk_errors, make_folder, refusal
 from fhir_features.lake.canonical import canonical_views
 from fhir_features.lake.digests import SNAPSHOT, check_data, digests_of, found_files, newest_snapshot
+from fhir_features.lake.doubtful import doubtful, forget, keep, put_back
 from fhir_features.lake.evidence import evidence_view
 from fhir_features.lake.schema import FORMAT_VERSION, TABLES
 from fhir_features.private import owner_only
@@ -29,8 +30,10 @@ from fhir_features.private import owner_only
 CATALOG = "catalog.sqlite"
 DATA = "data"
 SPILL = "spill"
-# The variable of a connection that says where the files of data are; null in a lake in memory.
+# The variables of a connection that say where the files of data are, and the second names of those of a commit; null in
+# a lake in memory.
 _DATA = "lake_data"
+_DOUBTFUL = "lake_doubtful"
 # The variable of a connection that says into how many buckets the patients are divided.
 _BUCKETS = "lake_buckets"
 _EXTENSIONS = ("duckdb_extension_ducklake", "duckdb_extension_sqlite_scanner")
@@ -70,6 +73,7 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             detach(con, "lake")
             attach(con, path, f"READ_ONLY, SNAPSHOT_VERSION {snapshot}")
             con.execute(f"SET VARIABLE {SNAPSHOT} = {snapshot}")
+            put_back(con, path / DATA, doubtful(path / CATALOG))
             check_data(con, path / DATA)
             _read_meta(con, path)
         yield con
@@ -97,8 +101,11 @@ def writing(
             con.execute("SET memory_limit = '300MB'")
             with _opening(path):
                 attach(con, path, "META_JOURNAL_MODE 'WAL'", catalog=catalog)
+                names = doubtful(catalog or path / CATALOG)
                 con.execute(f"SET VARIABLE {_DATA} = {literal(str(path / DATA))}")
+                con.execute(f"SET VARIABLE {_DOUBTFUL} = {literal(str(names))}")
                 _create_missing(con, buckets)
+                put_back(con, path / DATA, names)
                 check_data(con, path / DATA)
                 _read_meta(con, path)
                 _check_buckets(con, path, buckets)
@@ -181,49 +188,27 @@ def transaction(
     con: duckdb.DuckDBPyConnection, message: str, *, kept: Mapping[str, str] = MappingProxyType({})
 ) -> Iterator[None]:
     """What `commit` is made of. `kept`: digests of earlier files that the record of this commit is to have, too."""
-    row = con.execute(f"SELECT getvariable('{_DATA}')").fetchone()
+    row = con.execute(f"SELECT getvariable('{_DATA}'), getvariable('{_DOUBTFUL}')").fetchone()
     # A lake in memory has no files.
-    data = Path(row[0]) if row and row[0] else None
+    data, names = (Path(name) for name in row) if row and row[0] else (None, None)
     before = found_files(data) if data else set()
-    links: dict[Path, Path] = {}
     con.execute("BEGIN TRANSACTION")
-    with ExitStack() as aside:
-        try:
-            yield
-            brought = None
-            if data:
-                new = found_files(data) - before
-                brought = digests_of(new, data, kept)
-                links = _linked(new, aside.enter_context(folder_aside(data.parent)))
-            con.execute("CALL lake.set_commit_message('fhir_features', ?, extra_info => ?)", [message, brought])
-            con.execute("COMMIT")
-        except BaseException:
-            # A COMMIT that fails ends the transaction itself.
-            with suppress(duckdb.Error):
-                con.execute("ROLLBACK")
-            _put_back(links)
-            raise
-
-
-def _linked(files: set[Path], folder: Path) -> dict[Path, Path]:
-    """Another name in a folder for each of some files."""
-    links = {file: folder / str(number) for number, file in enumerate(sorted(files))}
-    for file, link in links.items():
-        os.link(file, link)
-    return links
-
-
-def _put_back(links: Mapping[Path, Path]) -> None:
-    """Give files that DuckLake has deleted their names again: a COMMIT that fails may have been one all the same.
-
-    When a disk refuses to sync SQLite's log, the log holds the whole transaction, and who opens the catalog next reads
-    it there (https://www.sqlite.org/wal.html). Files that no commit names are removed by `gc`.
-    """
-    gone = [file for file in links if not file.exists()]
-    for file in gone:
-        os.link(links[file], file)
-    for folder in sorted({file.parent for file in gone}):
-        sync(folder)
+    try:
+        yield
+        brought = None
+        if data and names:
+            new = found_files(data) - before
+            brought = digests_of(new, data, kept)
+            keep(new, names)
+        con.execute("CALL lake.set_commit_message('fhir_features', ?, extra_info => ?)", [message, brought])
+        con.execute("COMMIT")
+    except BaseException:
+        # A COMMIT that fails ends the transaction itself.
+        with suppress(duckdb.Error):
+            con.execute("ROLLBACK")
+        raise
+    if names:
+        forget(names)
 
 
 def first_version_no(con: duckdb.DuckDBPyConnection) -> int:

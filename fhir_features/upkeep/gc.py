@@ -19,6 +19,7 @@ from fhir_features.files import alone, disk_errors, left_aside
 from fhir_features.lake import writing
 from fhir_features.lake.attach import CATALOG, DATA, SPILL
 from fhir_features.lake.compacting import remove_replaced
+from fhir_features.lake.doubtful import doubtful
 from fhir_features.ontology.systems import ontologies_home, shipped_folder
 from fhir_features.sources.checkpoint import CHECKPOINT
 from fhir_features.sources.landing import RECORD, RUN_FOLDERS, runs_of_source
@@ -86,6 +87,8 @@ def _in_lake(lake: Path, buckets: int, dry_run: bool) -> Iterator[Orphan]:
         own = Path(con.execute("SELECT current_setting('temp_directory')").fetchall()[0][0])
         left = [path for path in lake.glob(f"{SPILL}-*") if path != own]
         yield from _removed(left, "was spilled", dry_run)
+        # As nobody else has the catalog open, what it says of the last commit is final.
+        yield from _removed(lake.glob(doubtful(lake / CATALOG).name), "is of a commit that failed", dry_run)
 
 
 def _in_tables(features: Path, dry_run: bool) -> Iterator[Orphan]:

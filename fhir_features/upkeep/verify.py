@@ -22,6 +22,7 @@ from fhir_features.features.table_files import recorded_digest
 from fhir_features.files import sha256_of
 from fhir_features.lake.attach import CATALOG, DATA, attach, connect, in_use
 from fhir_features.lake.digests import METADATA, data_files
+from fhir_features.lake.doubtful import doubtful, put_back
 from fhir_features.ontology import load_ontologies
 from fhir_features.sources.landing import RECORD, RUN_FOLDERS, read_record
 
@@ -98,6 +99,7 @@ class _Check:
             con = connect()
             try:
                 attach(con, lake, "READ_ONLY")
+                put_back(con, lake / DATA, doubtful(catalog))
                 files = data_files(con)
                 for file in files:
                     self._compare(lake / DATA / file.name, file.sha256, _REBUILD)

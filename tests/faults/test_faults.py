@@ -87,12 +87,14 @@ def test_what_is_disturbed_at_any_write_recovers(stages: Stages, before: list[Be
 
 def test_a_commit_whose_sync_fails_is_whole_or_not_there(stages: Stages, before: list[Before], tmp_path: Path):
     """What the disk refuses to sync it may have all the same: it is not known whether the commit was made."""
-    (normalizing,) = (stage for stage in before if stage.stage == "normalize" and stage.committed)
-    calls = enumerate(normalizing.trace, start=1)
-    syncs = [number for number, call in calls if call.startswith("fsync") and call.endswith("-wal")]
-    assert syncs
-    for at in syncs:
-        disturbed(stages, tmp_path, normalizing, at, errno.EIO)
+    writes_lake = {"normalize", "compact", "rebuild"}
+    for stage in (stage for stage in before if stage.stage in writes_lake and stage.committed):
+        calls = enumerate(stage.trace, start=1)
+        syncs = [number for number, call in calls if call.startswith("fsync") and call.endswith("-wal")]
+        assert syncs
+        for at in syncs:
+            for failure in (errno.EIO, errno.ENOSPC):
+                disturbed(stages, tmp_path, stage, at, failure)
 
 
 def test_the_check_of_syncing_notices_what_is_not_synced(tmp_path: Path):

@@ -16,6 +16,8 @@ from fhir_features.errors import LakeLocked
 from fhir_features.features import table_files
 from fhir_features.files import alone, written_aside
 from fhir_features.lake import commit, writing
+from fhir_features.lake.attach import CATALOG
+from fhir_features.lake.doubtful import doubtful, keep
 from fhir_features.upkeep import gc, verify
 
 
@@ -90,6 +92,17 @@ def write_half(file: Path) -> None:
     with written_aside(file) as aside:
         aside.write_text("half")
         kill()
+
+
+def test_the_second_names_of_a_commit_that_failed_are_removed_when_the_catalog_has_been_read(project: Path):
+    config = load_config(project)
+    before, (observations, *_) = content(project), sorted(project.rglob("main/observations/*.parquet"))
+    kept = doubtful(project / "warehouse" / "lake" / CATALOG)
+    keep({observations}, kept)
+    observations.unlink()
+    assert [(orphan.path, orphan.why) for orphan in gc(config)] == [(kept, "is of a commit that failed")]
+    assert gc(config) == []
+    assert content(project) == before
 
 
 def test_nothing_is_taken_from_under_a_build_or_a_pull(project: Path):
