@@ -43,11 +43,11 @@ class Dictionary:
             return None
         if len(concept.coding) > _MOST_CODINGS:
             raise Unusable("size", "$", f"a concept in it has more than {_MOST_CODINGS} codings")
-        key = tuple([(c.system, c.code, c.version, c.display, c.user_selected) for c in concept.coding])
-        known = self._ids.get(key)
+        known = self._ids.get(concept.coding)
         if known is None:
-            known = self._ids[key] = content_id(key)
-            self._codings += [(known, ordinal, *coding) for ordinal, coding in enumerate(key)]
+            codings = [(c.system, c.code, c.version, c.display, c.user_selected) for c in concept.coding]
+            known = self._ids[concept.coding] = content_id(codings)
+            self._codings += [(known, ordinal, *coding) for ordinal, coding in enumerate(codings)]
         return known
 
     def unit_id(self, quantity: Quantity | None) -> int | None:

@@ -138,6 +138,7 @@ def observation_rows(o: fhir.Observation, row_no: int, dictionary: Dictionary) -
     if o.code is None:
         raise Unusable("required", "$.code", "it has no code")
     effective_text, effective_path = _effective(o)
+    sources = (*o.has_member, *o.derived_from)
     shared = (
         o.status,
         effective_text,
@@ -148,8 +149,8 @@ def observation_rows(o: fhir.Observation, row_no: int, dictionary: Dictionary) -
         dictionary.code_id(o.method),
         dictionary.code_id(o.body_site),
         local_id(o.device, "Device"),
-        [r.reference for r in (*o.has_member, *o.derived_from) if r.reference],
-        [local_id(member, "Observation") for member in o.has_member],
+        [source.reference for source in sources if source.reference] if sources else (),
+        [local_id(member, "Observation") for member in o.has_member] if o.has_member else (),
     )
     if not o.component:
         return [(row_no, 0, *shared, *value_row(o, "$", dictionary))]

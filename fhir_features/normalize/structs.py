@@ -29,7 +29,9 @@ class Meta(Element):
     source: str | None = None
 
 
-class Coding(Element):
+class Coding(msgspec.Struct, rename="camel", gc=False, frozen=True):
+    """Hashable, unlike other elements: most codings are met again and again."""
+
     system: str | None = None
     version: str | None = None
     code: str | None = None
