@@ -22,7 +22,7 @@ def warehouse(folder: Path, **source: Any) -> Config:
     """A configuration with one source, `ward` of site `north`, in UTC unless said otherwise."""
     settings = {"kind": "files", "path": "in", "site": "north", "timezone": "UTC", **source}
     lines = "\n".join(f"{key} = {_toml(value)}" for key, value in settings.items() if value is not None)
-    (folder / "in").mkdir(exist_ok=True)
+    (folder / "in").mkdir(parents=True, exist_ok=True)
     (folder / "fhir_features.toml").write_text(f"[sources.ward]\n{lines}\n")
     return load_config(folder)
 

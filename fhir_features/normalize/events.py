@@ -6,13 +6,16 @@ present, an order as ordered, an encounter as in progress, a patient as alive.
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import duckdb
 
 from fhir_features.lake import EVENT_TABLES, bucket_sql, identifier, literal
 from fhir_features.normalize.staging import staged
 from fhir_features.sources import LandedRun
 
-# Rows of events are wide: a million sorted at once, within the bound of memory, took half as long again as in parts.
+# Rows of events are wide: a million sorted at once, within the bound of memory, took twice as long as in parts.
 _ROWS_AT_ONCE = 150_000
 
 
@@ -99,9 +102,7 @@ def insert_events(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int
     bucket = bucket_sql(literal(run.site), "patient_id", buckets)
     con.execute(f"CREATE OR REPLACE TEMP TABLE homes AS SELECT row_no, {bucket} AS bucket FROM new_versions")
     for resource_type in EVENT_TABLES:
-        sql = event_sql(resource_type, run, store_seq, zone)
-        for first, last in _ranges(con, resource_type, buckets):
-            con.execute(sql, {"first_bucket": first, "last_bucket": last})
+        _insert_rows(con, resource_type, event_sql(resource_type, run, store_seq, zone), buckets)
     origin = f"{literal(run.source)}, {literal(run.run_id)}, {store_seq}"
     con.execute(f"""
 INSERT INTO lake.medications
@@ -142,17 +143,39 @@ FROM new_closings
 ORDER BY bucket, resource_type, patient_id, resource_id, version, state""")
 
 
-def _ranges(con: duckdb.DuckDBPyConnection, resource_type: str, buckets: int) -> list[tuple[int, int]]:
-    """Ranges of buckets that are sorted and written one after the other, each to a file of its own."""
-    row = con.execute(f"SELECT count(*) FROM {staged(resource_type)}").fetchone()
-    assert row is not None
-    together = max(1, buckets * _ROWS_AT_ONCE // row[0]) if row[0] else buckets
-    return [(first, min(first + together, buckets) - 1) for first in range(0, buckets, together)]
+def _insert_rows(con: duckdb.DuckDBPyConnection, resource_type: str, rows: str, buckets: int) -> None:
+    """Insert the rows that a statement gives, sorted: all at once, or those of some buckets after the other, each part
+    to a file of its own. They are written apart first: to look through all for each part would be without bound."""
+    table = EVENT_TABLES[resource_type]
+    order = f"ORDER BY {', '.join(identifier(name) for name in table.sort)}"
+    count = con.execute(f"SELECT count(*) FROM {staged(resource_type)}").fetchall()[0][0]
+    together = max(1, buckets * _ROWS_AT_ONCE // count) if count else buckets
+    if together >= buckets:
+        con.execute(f"INSERT INTO lake.{table.name}\n{rows}\n{order}")
+        return
+    spill = Path(con.execute("SELECT current_setting('temp_directory')").fetchall()[0][0]) / table.name
+    spill.mkdir(parents=True)
+    con.execute(f"""
+COPY (
+SELECT *, bucket // {together} AS part
+FROM ({rows}
+)
+) TO {literal(str(spill))} (FORMAT parquet, COMPRESSION uncompressed, PARTITION_BY (part))""")
+    for part in range(-(-buckets // together)):
+        folder = spill / f"part={part}"
+        if folder.exists():
+            files = literal(str(folder / "*.parquet"))
+            con.execute(f"""
+INSERT INTO lake.{table.name}
+SELECT *
+FROM read_parquet({files}, hive_partitioning => false)
+{order}""")
+            shutil.rmtree(folder)
+    spill.rmdir()
 
 
 def event_sql(resource_type: str, run: LandedRun, store_seq: int, zone: str) -> str:
-    """The statement that inserts the event rows of one resource type, whose wall-clock times are of `zone`, for the
-    patients from `first_bucket` to `last_bucket`."""
+    """The statement that gives the event rows of one resource type, whose wall-clock times are of `zone`."""
     table = EVENT_TABLES[resource_type]
     expressions = {
         "site": literal(run.site),
@@ -169,12 +192,9 @@ def event_sql(resource_type: str, run: LandedRun, store_seq: int, zone: str) -> 
     if joins:
         joins = f"\nJOIN policies p ON p.resource_type = '{resource_type}' AND p.categories = s.categories{joins}"
     return f"""
-INSERT INTO lake.{table.name}
 SELECT
   {columns}
 FROM {staged(resource_type)} s
 JOIN new_versions v USING (row_no)
 JOIN clocks c USING (row_no)
-JOIN homes h USING (row_no){joins}
-WHERE h.bucket BETWEEN $first_bucket AND $last_bucket
-ORDER BY {", ".join(identifier(name) for name in table.sort)}"""
+JOIN homes h USING (row_no){joins}"""

@@ -12,7 +12,7 @@ from landing import at, land, observation, patient, rows, warehouse
 from fhir_features.config import load_config
 from fhir_features.errors import ConfigError, LakeError, LakeLocked
 from fhir_features.lake import writing
-from fhir_features.normalize import normalize
+from fhir_features.normalize import events, normalize
 from fhir_features.sources import pull
 
 RECEIVED = at("2024-03-20 00:00")
@@ -54,6 +54,26 @@ ORDER BY component"""
         (1, "8480-6", 120.0, "mm[Hg]", None),
         (2, "8462-4", None, None, "error"),
     ]
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 10])
+def test_a_run_of_more_rows_than_are_sorted_at_once_is_written_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+) -> None:
+    lines = [patient(f"p{n}") for n in range(8)]
+    lines += [
+        observation(f"o{n}", subject={"reference": f"Patient/p{n % 8}"}, interpretation=[{"coding": [{"code": "H"}]}])
+        for n in range(40)
+    ]
+    whole = _normalized(tmp_path / "whole", *lines)
+    monkeypatch.setattr(events, "_ROWS_AT_ONCE", rows_at_once)
+    parts = _normalized(tmp_path / "parts", *lines)
+    for table in ("patients", "observations"):
+        sql = f"SELECT * FROM lake.{table} ORDER BY ALL"
+        assert rows(parts, sql) == rows(whole, sql)
+    lake = parts.warehouse.path / "lake"
+    assert len(list((lake / "data" / "main" / "observations").iterdir())) > 1
+    assert list(lake.glob("spill-*")) == []
 
 
 _VALUES: dict[str, tuple[Any, str, str, Any]] = {
