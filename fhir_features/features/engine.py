@@ -18,7 +18,7 @@ import pyarrow as pa
 from fhir_features.features import facts
 from fhir_features.features.carrying import must_compute
 from fhir_features.features.compile import Plan, Selection, encounters_statement, seen_window
-from fhir_features.features.kernel import Array, Columns, Questions, RowSet, answer_windows
+from fhir_features.features.kernel import Array, Columns, Questions, RowSet, answer_windows, in_order
 from fhir_features.features.nodes import Aggregate, Expression, Number, PatientFact, Value, Window
 from fhir_features.features.operators import EXPRESSIONS, OPERATORS
 from fhir_features.features.people import create_people
@@ -170,8 +170,8 @@ class _Pass:
             stays = Stays(self._row_set(self._fetch("encounters", encounters_statement())))
         for table, chosen in self._plan.asked.items():
             rows = self._fetch(table, self._plan.statements[table])
-            for selection, places in zip(chosen, self._selected(rows, len(chosen)), strict=True):
-                self._answer_selection(table, selection, RowSet(rows, places, self._persons), stays)
+            for selection, order in zip(chosen, in_order(rows, self._selected(rows, len(chosen))), strict=True):
+                self._answer_selection(table, selection, RowSet(rows, order, self._persons), stays)
         columns = [self._column(feature.value) for feature in self._plan.features]
         return pa.table([pa.array(self._questions.question), *columns], schema=self._plan.schema)
 
@@ -225,7 +225,8 @@ ORDER BY bucket""",
         return [(bucket, bucket) for (bucket,) in others]
 
     def _row_set(self, rows: Columns) -> RowSet:
-        return RowSet(rows, np.arange(rows.table.num_rows), self._persons)
+        (order,) = in_order(rows, [np.arange(rows.table.num_rows)])
+        return RowSet(rows, order, self._persons)
 
     def _selected(self, rows: Columns, selections: int) -> Iterator[Array]:
         """The places of each selection's rows, without those whose numbers cannot be used; what is read is counted."""

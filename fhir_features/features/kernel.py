@@ -10,7 +10,7 @@ Instants are UTC microseconds as int64; one that is null is `NEVER`, later than 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -100,12 +100,12 @@ class RowSet:
     """The rows of one selection in the order of person and tie rule.
 
     `columns` has version_no, state, component, person, effective_at, known_at, visible_from, visible_to, and what
-    operators read; `places` says which of its rows they are.
+    operators read; `order` says which of its rows they are, as `in_order` gives them.
     """
 
-    def __init__(self, columns: Columns, places: Array, persons: int) -> None:
+    def __init__(self, columns: Columns, order: Array, persons: int) -> None:
         self.columns = columns
-        self._order = _in_order(columns, places)
+        self._order = order
         self._ordered: dict[str, Array] = {}
         self._starts = np.searchsorted(self.column("person"), np.arange(persons + 1))
 
@@ -271,6 +271,29 @@ def expand(first: Array, lengths: Array) -> tuple[Array, Array]:
     return np.arange(len(number)) + shift[number], number
 
 
+def in_order(columns: Columns, selected: Iterable[Array]) -> list[Array]:
+    """The places of the rows of each selection, in the order of person, effective_at and the rest of the tie rule."""
+    found = [_in_order_but_for_names(columns, places) for places in selected]
+    groups = [_groups(is_tied) for _, is_tied in found]
+    tied = np.concatenate([places[among] for (places, _), (among, _) in zip(found, groups, strict=True)])
+    if len(tied):
+        # Of all selections at once, since it takes about as long as to read the rows.
+        names = columns.names(columns.column("version_no")[tied])
+        sizes = [len(among) for among, _ in groups]
+        for name, values in {
+            "selection": np.repeat(np.arange(len(groups)), sizes),
+            "group": np.concatenate([group for _, group in groups]),
+            "component": columns.column("component")[tied],
+            "state": columns.column("state")[tied],
+        }.items():
+            names = names.append_column(name, pa.array(values))
+        keys = [(name, "ascending") for name in ("selection", "group", "resource_id", "component", "version", "state")]
+        order = pc.sort_indices(names, sort_keys=keys).to_numpy()
+        for (places, _), (among, _), part in zip(found, groups, np.split(order, np.cumsum(sizes)[:-1]), strict=True):
+            places[among] = tied[part]
+    return [places for places, _ in found]
+
+
 def distinct_pairs(person: Array, instant: Array) -> tuple[Array, Array]:
     """Pairs of a person and an instant in their order, each once."""
     if not len(person):
@@ -303,20 +326,16 @@ def as_numpy(column: pa.ChunkedArray) -> Array:
     return values
 
 
-def _in_order(columns: Columns, places: Array) -> Array:
-    """The places of rows in the order of person, effective_at and the rest of the tie rule."""
+def _in_order_but_for_names(columns: Columns, places: Array) -> tuple[Array, Array]:
+    """The places of rows in the order of person, effective_at and known_at, and which are tied with the one before."""
     person, effective_at = columns.column("person")[places], columns.column("effective_at")[places]
     if (_runs(person, effective_at) < 0).any():
         order = _sorted_by(person, effective_at)
         places, person, effective_at = places[order], person[order], effective_at[order]
-    return _in_order_of_ties(columns, places, _runs(person, effective_at) == 0)
-
-
-def _in_order_of_ties(columns: Columns, places: Array, is_tied: Array) -> Array:
-    """The places, with those that are tied with the one before in the order of known_at, then of their names."""
+    is_tied = _runs(person, effective_at) == 0
     among, group = _groups(is_tied)
     if not len(among):
-        return places
+        return places, is_tied
     known_at = columns.column("known_at")[places[among]]
     order = np.lexsort((known_at, group))
     places = places.copy()
@@ -324,15 +343,7 @@ def _in_order_of_ties(columns: Columns, places: Array, is_tied: Array) -> Array:
     known_at = known_at[order]
     still = np.zeros(len(is_tied), bool)
     still[among[1:] - 1] = (group[1:] == group[:-1]) & (known_at[1:] == known_at[:-1])
-    among, group = _groups(still)
-    if len(among):
-        tied = places[among]
-        names = columns.names(columns.column("version_no")[tied]).append_column("group", pa.array(group))
-        for name in ("component", "state"):
-            names = names.append_column(name, pa.array(columns.column(name)[tied]))
-        keys = [(name, "ascending") for name in ("group", "resource_id", "component", "version", "state")]
-        places[among] = tied[pc.sort_indices(names, sort_keys=keys).to_numpy()]
-    return places
+    return places, still
 
 
 def _groups(is_tied: Array) -> tuple[Array, Array]:
