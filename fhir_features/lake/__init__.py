@@ -11,6 +11,7 @@ from fhir_features.lake.attach import (
     literal,
     patient_hash_sql,
     reading,
+    spill_folder,
     writing,
 )
 from fhir_features.lake.evidence import Evidence, create_received_versions, evidence
@@ -39,5 +40,6 @@ __all__ = [
     "patient_hash_sql",
     "reading",
     "rows_and_patients",
+    "spill_folder",
     "writing",
 ]

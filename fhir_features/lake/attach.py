@@ -229,6 +229,13 @@ def bucket_count(con: duckdb.DuckDBPyConnection) -> int:
     return int(row[0])
 
 
+def spill_folder(con: duckdb.DuckDBPyConnection) -> Path:
+    """The folder, which may not be there yet, of what a connection to a lake spills: it is gone with the connection."""
+    row = con.execute("SELECT current_setting('temp_directory')").fetchone()
+    assert row is not None
+    return Path(row[0])
+
+
 def patient_hash_sql(site: str, patient_id: str) -> str:
     """A number of 64 bits for a patient as a SQL expression over two column expressions.
 

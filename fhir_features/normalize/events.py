@@ -7,20 +7,19 @@ present, an order as ordered, an encounter as in progress, a patient as alive.
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 import duckdb
 
-from fhir_features.lake import EVENT_TABLES, bucket_sql, identifier, literal
+from fhir_features.lake import EVENT_TABLES, bucket_sql, identifier, literal, spill_folder
 from fhir_features.normalize.staging import staged
 from fhir_features.sources import LandedRun
 
 # Rows of events are wide: a million sorted at once, within the bound of memory, took twice as long as in parts.
-_ROWS_AT_ONCE = 150_000
+ROWS_AT_ONCE = 150_000
 
 
 def _revised(column: str, first: str = "NULL") -> str:
-    return f"CASE WHEN c.state = 0 THEN {first} ELSE s.{column} END"
+    return f"CASE WHEN v.state = 0 THEN {first} ELSE s.{column} END"
 
 
 def _at_age(element: str) -> str:
@@ -31,7 +30,7 @@ def _at_age(element: str) -> str:
 # What is not simply the staging's column of the same name.
 _EXPRESSIONS: dict[str, dict[str, str]] = {
     "Patient": {
-        "effective_at": "c.known_at",
+        "effective_at": "v.known_at",
         "effective_text": "s.birth_text",
         "effective_precision": "NULL",
         "encounter_id": "NULL",
@@ -41,7 +40,7 @@ _EXPRESSIONS: dict[str, dict[str, str]] = {
         "replaces": _revised("replaces", "[]"),
     },
     "Encounter": {
-        "effective_at": "coalesce(s.start_first, c.known_at)",
+        "effective_at": "coalesce(s.start_first, v.known_at)",
         "effective_text": "s.start_text",
         "effective_precision": "coalesce(s.effective_precision, 'derived')",
         "encounter_id": "v.resource_id",
@@ -53,23 +52,23 @@ _EXPRESSIONS: dict[str, dict[str, str]] = {
         "admission_diagnoses": _revised("admission_diagnoses", "[]"),
     },
     "Observation": {
-        "effective_at": "coalesce(s.effective_first, s.issued_first, c.known_at)",
+        "effective_at": "coalesce(s.effective_first, s.issued_first, v.known_at)",
         "effective_precision": "coalesce(s.effective_precision, 'derived')",
     },
     "Condition": {
-        "effective_at": f"coalesce(s.onset_first, {_at_age('onset')}, e.start_at, s.recorded_first, c.known_at)",
+        "effective_at": f"coalesce(s.onset_first, {_at_age('onset')}, e.start_at, s.recorded_first, v.known_at)",
         "effective_text": "s.onset_text",
         "effective_precision": "coalesce(s.onset_precision, 'derived')",
         # A condition that states its clinical status was active when it was recorded.
         "clinical_status": _revised("clinical_status", "CASE WHEN s.clinical_status IS NOT NULL THEN 'active' END"),
         "verification_status": _revised("verification_status"),
         "severity_code_id": _revised("severity_code_id"),
-        "abatement_at": f"CASE WHEN c.state = 1 THEN coalesce(s.abatement_first, {_at_age('abatement')}) END",
+        "abatement_at": f"CASE WHEN v.state = 1 THEN coalesce(s.abatement_first, {_at_age('abatement')}) END",
         "abatement_text": _revised("abatement_text"),
         "recorded_at": "s.recorded_last",
     },
     "MedicationRequest": {
-        "effective_at": "coalesce(s.bounds_start, s.authored_first, c.known_at)",
+        "effective_at": "coalesce(s.bounds_start, s.authored_first, v.known_at)",
         "effective_text": "coalesce(s.bounds_start_text, s.authored_text)",
         "effective_precision": "coalesce(s.bounds_precision, s.authored_precision, 'derived')",
         "status": _revised("status", "'active'"),
@@ -83,9 +82,9 @@ _SHARED = {
     "resource_id": "v.resource_id",
     "version": "v.version",
     "version_no": "v.version_no",
-    "state": "c.state",
-    "known_at": "c.known_at",
-    "known_at_source": "c.known_at_source",
+    "state": "v.state",
+    "known_at": "v.known_at",
+    "known_at_source": "v.known_at_source",
 }
 
 _JOINS = {
@@ -101,6 +100,13 @@ def insert_events(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int
     """Insert the rows of all new versions, their closings and their entries of the index."""
     bucket = bucket_sql(literal(run.site), "patient_id", buckets)
     con.execute(f"CREATE OR REPLACE TEMP TABLE homes AS SELECT row_no, {bucket} AS bucket FROM new_versions")
+    con.execute("""
+CREATE OR REPLACE TEMP TABLE placed AS
+SELECT v.row_no, h.bucket, v.patient_id, v.resource_id, v.version, v.version_no, c.state, c.known_at, c.known_at_source
+FROM new_versions v
+JOIN clocks c USING (row_no)
+JOIN homes h USING (row_no)
+ORDER BY row_no""")
     for resource_type in EVENT_TABLES:
         _insert_rows(con, resource_type, event_sql(resource_type, run, store_seq, zone), buckets)
     origin = f"{literal(run.source)}, {literal(run.run_id)}, {store_seq}"
@@ -148,19 +154,25 @@ def _insert_rows(con: duckdb.DuckDBPyConnection, resource_type: str, rows: str, 
     to a file of its own. They are written apart first: to look through all for each part would be without bound."""
     table = EVENT_TABLES[resource_type]
     order = f"ORDER BY {', '.join(identifier(name) for name in table.sort)}"
-    count = con.execute(f"SELECT count(*) FROM {staged(resource_type)}").fetchall()[0][0]
-    together = max(1, buckets * _ROWS_AT_ONCE // count) if count else buckets
+    ((count, last),) = con.execute(
+        f"SELECT count(*), max(row_no) FROM {staged(resource_type)} JOIN placed USING (row_no)"
+    ).fetchall()
+    together = max(1, buckets * ROWS_AT_ONCE // count) if count else buckets
     if together >= buckets:
         con.execute(f"INSERT INTO lake.{table.name}\n{rows}\n{order}")
         return
-    spill = Path(con.execute("SELECT current_setting('temp_directory')").fetchall()[0][0]) / table.name
+    spill = spill_folder(con) / table.name
     spill.mkdir(parents=True)
-    con.execute(f"""
+    for first in range(0, last + 1, ROWS_AT_ONCE):
+        con.execute(f"""
 COPY (
 SELECT *, bucket // {together} AS part
 FROM ({rows}
+WHERE s.row_no BETWEEN {first} AND {first + ROWS_AT_ONCE - 1}
 )
-) TO {literal(str(spill))} (FORMAT parquet, COMPRESSION uncompressed, PARTITION_BY (part))""")
+) TO {literal(str(spill))}
+(FORMAT parquet, COMPRESSION uncompressed, PARTITION_BY (part), OVERWRITE_OR_IGNORE,
+FILENAME_PATTERN 'from-{first}-{{i}}')""")
     for part in range(-(-buckets // together)):
         folder = spill / f"part={part}"
         if folder.exists():
@@ -179,7 +191,7 @@ def event_sql(resource_type: str, run: LandedRun, store_seq: int, zone: str) -> 
     table = EVENT_TABLES[resource_type]
     expressions = {
         "site": literal(run.site),
-        "bucket": "h.bucket",
+        "bucket": "v.bucket",
         "source": literal(run.source),
         "run_id": literal(run.run_id),
         "store_seq": str(store_seq),
@@ -195,6 +207,4 @@ def event_sql(resource_type: str, run: LandedRun, store_seq: int, zone: str) -> 
 SELECT
   {columns}
 FROM {staged(resource_type)} s
-JOIN new_versions v USING (row_no)
-JOIN clocks c USING (row_no)
-JOIN homes h USING (row_no){joins}"""
+JOIN placed v USING (row_no){joins}"""

@@ -16,7 +16,8 @@ import pyarrow as pa
 from fhir_features.config import Config, Source
 from fhir_features.errors import ConfigError, LakeError
 from fhir_features.files import refusal
-from fhir_features.lake import commit, writing
+from fhir_features.lake import commit, spill_folder, writing
+from fhir_features.normalize import events
 from fhir_features.normalize.decoding import decoded
 from fhir_features.normalize.dialect import dialect_of
 from fhir_features.normalize.dictionaries import insert_resolution, unresolved
@@ -146,7 +147,8 @@ def _normalize_run(
 def _stage(
     con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, validation: Validation, progress: Progress
 ) -> Staging:
-    staging = Staging(con, source)
+    is_large = sum(file.lines for file in run.files) > events.ROWS_AT_ONCE
+    staging = Staging(con, source, spill_folder(con) / "staged" if is_large else None)
     # A batch is too small for two threads to share, and the other cores decode.
     con.execute("SET threads = 1")
     for batch in decoded(run, dialect_of(source), validation, progress):

@@ -2,19 +2,21 @@
 
 `staged_versions` has a row a resource version that could be named, `staged_<table>` the raw rows of each event table
 with their instants, `staged_quarantine` what was rejected, `staged_findings` what is not valid. DuckDB spills to disk
-what does not fit into memory.
+what does not fit into memory. The raw rows of a large run, which are wide, lie in Parquet files from the start, and
+their tables are views: a million of them as tables pushed out of memory what the joins need, a tenth of the whole time.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from fhir_features.config import Source
-from fhir_features.lake import EVENT_TABLES
+from fhir_features.lake import EVENT_TABLES, literal
 from fhir_features.lake.schema import MEDICATIONS, PROVENANCES, REPORTED_RESULTS
 from fhir_features.normalize.codes import CodingRow, UnitRow
 from fhir_features.normalize.decode import Batch
@@ -80,11 +82,12 @@ def staged(resource_type: str) -> str:
 
 
 class Staging:
-    """Takes the batches of a run, one after the other, and stages them."""
+    """Takes the batches of a run, one after the other, and stages them; with `spill`, raw rows in files there."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, source: Source) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, source: Source, spill: Path | None = None) -> None:
         self._con = con
         self._source = source
+        self._spill = spill
         self._made: set[str] = set()
         self._codings: set[CodingRow] = set()
         self._units: set[UnitRow] = set()
@@ -98,7 +101,7 @@ class Staging:
         self._insert("staged_quarantine", batch.quarantine, ())
         self._insert("staged_findings", batch.findings, ())
         for resource_type, rows in batch.rows.items():
-            self._insert(staged(resource_type), rows, _INSTANTS[resource_type])
+            self._insert(staged(resource_type), rows, _INSTANTS[resource_type], self._spill)
         self._codings.update(batch.codings)
         self._units.update(batch.units)
         self.ignored.update(batch.ignored)
@@ -124,7 +127,7 @@ class Staging:
         """The units that the run met, by unit_id."""
         return sorted(self._units, key=lambda row: row[:1])
 
-    def _insert(self, table: str, rows: pa.Table, instants: tuple[Instant, ...]) -> None:
+    def _insert(self, table: str, rows: pa.Table, instants: tuple[Instant, ...], spill: Path | None = None) -> None:
         if table in self._made and not rows.num_rows:
             return
         self._con.register("batch", rows)
@@ -135,10 +138,23 @@ class Staging:
             self._con, "batch", texts, zone=self._source.timezone, midnight_is_date=midnight
         )
         columns = [self._numbered(name) for name in rows.column_names]
-        into = f"INSERT INTO {table}" if table in self._made else f"CREATE TEMP TABLE {table} AS"
-        self._con.execute(f"{into}\n{_with_instants(columns, instants, odd)}")
+        staged_rows = _with_instants(columns, instants, odd)
+        if spill:
+            self._write(staged_rows, table, spill / table)
+        else:
+            into = f"INSERT INTO {table}" if table in self._made else f"CREATE TEMP TABLE {table} AS"
+            self._con.execute(f"{into}\n{staged_rows}")
         self._made.add(table)
         self._con.unregister("batch")
+
+    def _write(self, rows: str, table: str, folder: Path) -> None:
+        """Write what a statement gives to another file of a table that is a view."""
+        folder.mkdir(parents=True, exist_ok=True)
+        file = literal(str(folder / f"{self.received}.parquet"))
+        self._con.execute(f"COPY (\n{rows}\n) TO {file} (FORMAT parquet, COMPRESSION uncompressed)")
+        if table not in self._made:
+            files = literal(str(folder / "*.parquet"))
+            self._con.execute(f"CREATE TEMP VIEW {table} AS FROM read_parquet({files})")
 
     def _numbered(self, column: str) -> str:
         return f"b.row_no + {self.received} AS row_no" if column == "row_no" else f"b.{column}"

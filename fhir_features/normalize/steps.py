@@ -3,13 +3,14 @@ new, their rows in the lake, and the balance of the run: received = normalized +
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 
 import duckdb
 
 from fhir_features.config import Source
 from fhir_features.errors import LakeError
-from fhir_features.lake import bucket_count
+from fhir_features.lake import bucket_count, spill_folder
 from fhir_features.normalize.clocks import read_clocks
 from fhir_features.normalize.context import create_context
 from fhir_features.normalize.dictionaries import insert_dictionary, insert_resolution
@@ -98,6 +99,11 @@ def count(con: duckdb.DuckDBPyConnection, sql: str) -> int:
 
 def drop_temporary_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Drop what the run before left."""
-    made = con.execute("SELECT table_name FROM duckdb_tables() WHERE temporary ORDER BY table_name").fetchall()
-    for (name,) in made:
-        con.execute(f"DROP TABLE {name}")
+    made = con.execute("""
+SELECT 'TABLE', table_name FROM duckdb_tables() WHERE temporary
+UNION ALL
+SELECT 'VIEW', view_name FROM duckdb_views() WHERE temporary AND starts_with(view_name, 'staged_')
+ORDER BY ALL""").fetchall()
+    for kind, name in made:
+        con.execute(f"DROP {kind} {name}")
+    shutil.rmtree(spill_folder(con) / "staged", ignore_errors=True)

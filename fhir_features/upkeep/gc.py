@@ -16,7 +16,7 @@ from fhir_features.config import Config
 from fhir_features.errors import LakeError
 from fhir_features.features.table_files import DIGEST
 from fhir_features.files import alone, disk_errors, left_aside
-from fhir_features.lake import writing
+from fhir_features.lake import spill_folder, writing
 from fhir_features.lake.attach import CATALOG, DATA, SPILL
 from fhir_features.lake.compacting import remove_replaced
 from fhir_features.lake.doubtful import doubtful
@@ -84,7 +84,7 @@ def _in_lake(lake: Path, buckets: int, dry_run: bool) -> Iterator[Orphan]:
         sizes = {path: _size(path) for path in remove_replaced(con, lake / DATA, dry_run=True)}
         for path in remove_replaced(con, lake / DATA, dry_run=dry_run):
             yield Orphan(path, "is named by no commit", sizes[path])
-        own = Path(con.execute("SELECT current_setting('temp_directory')").fetchall()[0][0])
+        own = spill_folder(con)
         left = [path for path in lake.glob(f"{SPILL}-*") if path != own]
         yield from _removed(left, "was spilled", dry_run)
         # As nobody else has the catalog open, what it says of the last commit is final.

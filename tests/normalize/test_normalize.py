@@ -66,7 +66,7 @@ def test_a_run_of_more_rows_than_are_sorted_at_once_is_written_in_parts(
         for n in range(40)
     ]
     whole = _normalized(tmp_path / "whole", *lines)
-    monkeypatch.setattr(events, "_ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(events, "ROWS_AT_ONCE", rows_at_once)
     parts = _normalized(tmp_path / "parts", *lines)
     for table in ("patients", "observations"):
         sql = f"SELECT * FROM lake.{table} ORDER BY ALL"
@@ -74,6 +74,9 @@ def test_a_run_of_more_rows_than_are_sorted_at_once_is_written_in_parts(
     lake = parts.warehouse.path / "lake"
     assert len(list((lake / "data" / "main" / "observations").iterdir())) > 1
     assert list(lake.glob("spill-*")) == []
+    land(parts, lines, at("2024-03-21 00:00"))
+    (again,) = normalize(parts)
+    assert (again.received, again.duplicates) == (48, 48)
 
 
 _VALUES: dict[str, tuple[Any, str, str, Any]] = {
