@@ -27,7 +27,6 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fhir_features.feast.materializing import _materialize
 from fhir_features.feast.objects import _feature_view
@@ -36,6 +35,7 @@ from fhir_features.features import FeatureView, observation
 from fhir_features.features.compile import compile_features
 from fhir_features.features.instants import START, Span
 from fhir_features.features.spine import INSTANT
+from fhir_features.features.table_files import write_file
 from fhir_features.features.table_log import Reached, file_name, table_folder, table_schema
 from fhir_features.features.terms import ontologies
 from fhir_features.features.view import LockedView
@@ -72,9 +72,8 @@ def write_build(folder: Path, patients: int, rows: int, number: int) -> dt.datet
     now = Reached({"north": reach}, {"north": number}, {"north": FIRST + dt.timedelta(days=1)}, {})
     span = Span("north", start, number - 1, reach, reach, answers_all=False, restates=False)
     schema = table_schema(compile_features(VIEW.features), VIEW, now)
-    table = table_folder(folder, VIEW)
-    table.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({**keys, **own}).cast(schema), table / file_name([span], number), compression="zstd")
+    file = table_folder(folder, VIEW) / file_name([span], number)
+    write_file(file, schema, iter([pa.table({**keys, **own})]))
     return reach
 
 

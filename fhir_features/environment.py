@@ -87,6 +87,8 @@ def _warehouse(folder: Path) -> Check:
                 pass
             else:
                 return _check("warehouse", "fails", f"{there} has no file locks: put it on a disk of this machine")
+            if not _takes_second_names(Path(first.name)):
+                return _check("warehouse", "fails", f"{there} has no hard links: put it on a disk of this machine")
     except OSError as error:
         return _check("warehouse", "fails", f"{there} cannot be written ({error.strerror}): correct its permissions")
     free = shutil.disk_usage(there).free
@@ -98,6 +100,16 @@ def _warehouse(folder: Path) -> Check:
         )
         return _check("warehouse", "limited", finding)
     return _check("warehouse", "works", f"{free / 1e9:,.0f} GB are free at {there}")
+
+
+def _takes_second_names(file: Path) -> bool:
+    link = file.with_name(f"{file.name}.link")
+    try:
+        link.hardlink_to(file)
+    except OSError:
+        return False
+    link.unlink()
+    return True
 
 
 def _version_control(folder: Path) -> Check | None:

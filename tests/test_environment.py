@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -55,6 +58,21 @@ def test_a_warehouse_that_others_may_read_is_told(project: Path):
     (project / "warehouse").chmod(0o700)
     assert found(project)["warehouse"][0] == "works"
     assert list((project / "warehouse").iterdir()) == []
+
+
+def refused(*_: object) -> None:
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_a_disk_without_locks_or_hard_links_fails(project: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", lambda *_: None)
+        assert found(project)["warehouse"] == (
+            "fails",
+            f"{project} has no file locks: put it on a disk of this machine",
+        )
+    monkeypatch.setattr(os, "link", refused)
+    assert found(project)["warehouse"] == ("fails", f"{project} has no hard links: put it on a disk of this machine")
 
 
 def test_a_warehouse_that_git_would_take_fails(project: Path):

@@ -52,8 +52,8 @@ def put_back(con: duckdb.DuckDBPyConnection, data: Path, folder: Path) -> None:
     back = [file for file in files if not file.exists() and (folder / file.name).exists()]
     with disk_errors(LakeError, str(data)):
         for file in back:
-            # Another reader may be doing the same.
-            with suppress(FileExistsError):
+            # Another process may have done the same meanwhile, and a writer have removed the second names since.
+            with suppress(FileExistsError, FileNotFoundError):
                 os.link(folder / file.name, file)
         for parent in sorted({file.parent for file in back}):
             sync(parent)

@@ -242,16 +242,15 @@ class Decoder:
             if isinstance(error, Unusable):
                 return Rejected(name, error.rule, error.json_path, error.reason)
             return _rejected(name, error)  # of a contained resource, or of an element that is skipped
-        version = (self.received, resource_type, resource.id, meta.version_id, meta.last_updated)
-        received_at, *where = place
-        withdrawn = status == "entered-in-error"
+        received_at, file_no, line_no, entry = place
+        version = (self.received, resource_type, resource.id, meta.version_id, meta.last_updated, received_at)
+        outcome = (content_hash, patient_id, "normalized", status == "entered-in-error", file_no, line_no, entry)
         identity = self._dialect.identity(resource_type, line)
-        self._versions.append(
-            (*version, received_at, content_hash, patient_id, "normalized", withdrawn, *where, meta.source, identity)
-        )
+        self._versions.append((*version, *outcome, meta.source, identity))
         self._rows[resource_type] += rows
         if self._validation.takes(resource_type, resource.id):
             told = findings(resource_type, line)
+            where = (file_no, line_no, entry)
             self._findings += [(self.received, *where, resource_type, resource.id, *each) for each in told]
             self._validated += 1
         self.received += 1

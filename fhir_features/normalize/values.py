@@ -48,7 +48,7 @@ def value_row(v: fhir.Valued, path: str, dictionary: Dictionary) -> tuple[Any, .
     period = v.value_period or _NO_PERIOD
     bounds = v.value_range or _NO_RANGE
     ranged = _normal_range(v.reference_range) if v.reference_range else None
-    kept = bytes(v.value_ratio) or bytes(v.value_sampled_data)
+    kept = v.value_ratio if v.value_ratio is not fhir.ABSENT else v.value_sampled_data
     return (
         dictionary.code_id(v.code),
         v.code.text if v.code else None,
@@ -63,7 +63,7 @@ def value_row(v: fhir.Valued, path: str, dictionary: Dictionary) -> tuple[Any, .
         v.value_date_time or period.end,
         bounds.low.value if bounds.low else None,
         bounds.high.value if bounds.high else None,
-        kept.decode() or None,
+        None if kept is fhir.ABSENT else bytes(kept).decode(),
         code(v.data_absent_reason),
         codes(v.interpretation) if v.interpretation else (),
         _limit(ranged.low, quantity) if ranged else None,
@@ -112,7 +112,10 @@ def _normal_range(ranges: Sequence[fhir.ReferenceRange]) -> fhir.ReferenceRange 
 
     https://hl7.org/fhir/R4/observation-definitions.html#Observation.referenceRange.type
     """
-    return next((r for r in ranges if r.type is None or "normal" in codes([r.type])), None)
+    for each in ranges:
+        if each.type is None or "normal" in codes([each.type]):
+            return each
+    return None
 
 
 def _limit(limit: fhir.Quantity | None, quantity: fhir.Quantity | None) -> float | None:
