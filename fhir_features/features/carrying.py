@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from fhir_features.features.kernel import Array, Questions, RowSet
+from fhir_features.features.arrays import Array
+from fhir_features.features.kernel import Questions, RowSet
 from fhir_features.features.nodes import Window
 
 # What a row says about when it is over, where it is asked.

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fhir_features.features.arrays import Array
 from fhir_features.features.compile import Plan
-from fhir_features.features.kernel import Array
 from fhir_features.features.spine import INSTANT
 from fhir_features.lake import identifier
 

@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from fhir_features.features import facts
+from fhir_features.features.arrays import Array
 from fhir_features.features.carrying import must_compute
 from fhir_features.features.compile import Plan, Selection, encounters_statement, seen_window
-from fhir_features.features.kernel import Array, Columns, Questions, RowSet, answer_windows, in_order
+from fhir_features.features.kernel import Columns, Questions, RowSet, answer_windows, in_order
 from fhir_features.features.nodes import Aggregate, Expression, Number, PatientFact, Value, Window
 from fhir_features.features.operators import EXPRESSIONS, OPERATORS
 from fhir_features.features.people import create_people
@@ -255,7 +256,8 @@ ORDER BY bucket""",
             (np.zeros(length, dtypes[kind]), np.ones(length, bool)) for kind in kinds
         ]
         classes = getattr(selection.rows, "encounter_classes", ())
-        for part, pairs, bounds in answer_windows(rows, questions, windows, selection.reach):
+        summary = not classes and all(OPERATORS[value.operator].summary for value in selection.values)
+        for part, pairs, bounds in answer_windows(rows, questions, windows, selection.reach, summary=summary):
             if classes:
                 assert stays is not None
                 pairs.keep(stays.of_class(pairs, classes))

@@ -11,7 +11,9 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from fhir_features.features.kernel import Array, Pairs, Questions, RowSet, Seen
+from fhir_features.features.arrays import Array
+from fhir_features.features.kernel import Questions, RowSet
+from fhir_features.features.seen import Pairs, Seen
 
 # Every instant of a record is the same, so that its rows are in the order of knowing.
 STATEMENT = """SELECT

@@ -17,9 +17,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from fhir_features.features.arrays import NEVER, Array, distinct_pairs, expand
 from fhir_features.features.cadence import Schedule, Serving
 from fhir_features.features.compile import Plan
-from fhir_features.features.kernel import NEVER, Array, distinct_pairs, expand
 from fhir_features.features.moving import create_linked, moving, tables_of
 from fhir_features.features.spine import INSTANT
 

@@ -3,7 +3,7 @@
 In go the rows of one selection as NumPy columns and the questions (person, T, K) of a pass; out come, for each window,
 the rows that are inside of it and visible at K, in the order of the tie rule (TIME rules 2 and 5). Rows lie sorted by
 person and tie, so a window is a range found by bisection; the ranges are expanded into pairs of question and row, a
-bounded number at a time, and what is not visible drops out. Operators (`operators`) compute on those pairs.
+bounded number at a time, and what is not visible drops out (`seen`). Operators (`operators`) compute on those pairs.
 
 Instants are UTC microseconds as int64; one that is null is `NEVER`, later than all.
 """
@@ -13,22 +13,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fhir_features.features.arrays import NEVER, Array, runs, sorted_by
 from fhir_features.features.exact import limbs
 from fhir_features.features.nodes import Window
+from fhir_features.features.seen import Pairs, Settled
 from fhir_features.features.timeline import Timeline
-
-Array = np.ndarray[Any, Any]
-
-NEVER = np.iinfo(np.int64).max
 
 # Few enough that the columns of the pairs at hand stay in the processor's cache: 64 times as many cost a third more.
 _PAIRS_AT_ONCE = 1 << 18
+# From how many rows a question on it pays to tell settled rows from others.
+_MANY_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,11 @@ class RowSet:
         """The column `value` as limbs (`exact`)."""
         return limbs(self.column("value"))
 
+    @cached_property
+    def settled(self) -> Settled:
+        """Which rows no question sees differently any more, from which K on."""
+        return Settled(self)
+
     def words(self, name: str) -> pa.Array:
         """The distinct words of a text column, in alphabetical order."""
         return self.columns.words(name)
@@ -143,103 +147,28 @@ class RowSet:
         return self._starts[person], self._starts[person + 1]
 
 
-class Pairs:
-    """The rows that some questions see at K, as pairs of a question and a row, in the order of both.
-
-    `question`: the place of each pair's question among `questions`; `rows`: its row in the row set. `active`: whether
-    the row is active at T, where somebody asks.
-    """
-
-    active: Array
-
-    def __init__(self, rows: RowSet, questions: Questions, first: Array, last: Array) -> None:
-        self.row_set = rows
-        self.questions = questions
-        lengths = last - first
-        self._first = first
-        self._begins = np.cumsum(lengths) - lengths
-        row, question = expand(first, lengths)
-        k = questions.k[question]
-        sees = (rows.column("visible_from")[row] <= k) & (k < rows.column("visible_to")[row])
-        self._seen_before = running_total(sees)
-        self.rows, self.question = row[sees], question[sees]
-        self._columns: dict[str, Array] = {}
-
-    def column(self, name: str) -> Array:
-        """A column of the rows, for each pair."""
-        if name not in self._columns:
-            self._columns[name] = self.row_set.column(name)[self.rows]
-        return self._columns[name]
-
-    @cached_property
-    def limbs_before(self) -> tuple[Array, ...]:
-        """The running total of each limb of the column `value`."""
-        return tuple(running_total(limb[self.rows]) for limb in self.row_set.limbs)
-
-    @property
-    def t(self) -> Array:
-        """T of each pair's question."""
-        return self.questions.t[self.question]
-
-    def keep(self, kept: Array) -> None:
-        """Drop the pairs that a filter leaves out; `seen` afterwards knows only the others."""
-        self._seen_before = running_total(kept)[self._seen_before]
-        self.rows, self.question = self.rows[kept], self.question[kept]
-        self._columns.clear()
-
-    def seen(self, first: Array, last: Array) -> Seen:
-        """What is seen of the rows from `first` up to `last`, a range within each question's own."""
-        shift = self._begins - self._first
-        return Seen(self, self._seen_before[first + shift], self._seen_before[last + shift])
-
-
-class Seen:
-    """The pairs that are inside a window: for each question those from `first` up to `last`."""
-
-    def __init__(self, pairs: Pairs, first: Array, last: Array) -> None:
-        self.pairs = pairs
-        self.first = first
-        self.last = last
-        self.count = last - first
-        self.none = self.count == 0
-
-    @cached_property
-    def inside(self) -> tuple[Array, Array]:
-        """The places of the pairs inside, one window after the other, and for each of them its question."""
-        return expand(self.first, self.count)
-
-    def at(self, values: Array, place: Array) -> Array:
-        """The value of one pair of each question; of a question that sees none, any value."""
-        return values[np.clip(place, 0, len(values) - 1)] if len(values) else np.zeros(len(place), values.dtype)
-
-    def reduce(self, ufunc: np.ufunc, values: Array) -> Array:
-        """A reduction over the window of each question; of a question that sees none, any value."""
-        bounds = np.column_stack([self.first, self.last]).ravel()
-        return ufunc.reduceat(np.append(values, values[:1] if len(values) else [0]), bounds)[::2]
-
-    def total(self, values: Array) -> Array:
-        """The sum of whole numbers, or the number of flags that are set."""
-        before = running_total(values)
-        return before[self.last] - before[self.first]
-
-
 def answer_windows(
-    rows: RowSet, questions: Questions, windows: Sequence[Window], reach: Window
+    rows: RowSet, questions: Questions, windows: Sequence[Window], reach: Window, *, summary: bool = False
 ) -> Iterator[tuple[slice, Pairs, list[tuple[Array, Array]]]]:
     """The pairs of questions and rows, some questions at a time: their place, the pairs, and the bounds of each window.
 
-    `reach` holds all windows. The bounds are for `Pairs.seen`.
+    `reach` holds all windows. The bounds are for `Pairs.seen`. With `summary`, long ranges are cut where rows are
+    settled, for operators that have one.
     """
     edges = _Edges(rows, questions)
     lowest, highest = edges.of(reach)
     bounds = [edges.of(window) for window in windows]
+    settled = None
+    if summary and (highest - lowest).sum() > _MANY_ROWS * len(questions):
+        settled = rows.settled
+        lowest = np.clip(settled.first_unsettled(questions), lowest, highest)
     ends = np.cumsum(highest - lowest)
     begin = 0
     while begin < len(questions):
         held = ends[begin - 1] if begin else 0
         end = max(begin + 1, int(np.searchsorted(ends, held + _PAIRS_AT_ONCE, "right")))
         part = slice(begin, end)
-        pairs = Pairs(rows, questions.at(part), lowest[part], highest[part])
+        pairs = Pairs(rows, questions.at(part), lowest[part], highest[part], settled)
         yield part, pairs, [(first[part], last[part]) for first, last in bounds]
         begin = end
 
@@ -262,13 +191,6 @@ class _Edges:
         if us not in self._found:
             self._found[us] = self._rows.timeline.first_after(self._person, self._t - us)
         return self._found[us]
-
-
-def expand(first: Array, lengths: Array) -> tuple[Array, Array]:
-    """Ranges as places: each range's places one after the other, and the number of the range of each."""
-    number = np.repeat(np.arange(len(lengths)), lengths)
-    shift = first - (np.cumsum(lengths) - lengths)
-    return np.arange(len(number)) + shift[number], number
 
 
 def in_order(columns: Columns, selected: Iterable[Array]) -> list[Array]:
@@ -294,29 +216,6 @@ def in_order(columns: Columns, selected: Iterable[Array]) -> list[Array]:
     return [places for places, _ in found]
 
 
-def distinct_pairs(person: Array, instant: Array) -> tuple[Array, Array]:
-    """Pairs of a person and an instant in their order, each once."""
-    if not len(person):
-        return person, instant
-    begin, end = int(instant.min()), int(instant.max())
-    if _fits(person, begin, end):
-        # np.unique took a hundred times as long for three million.
-        keys = np.sort(_key(person, instant, begin, end))
-        keys = keys[np.append(True, keys[1:] != keys[:-1])]
-        return keys // (end - begin + 1), keys % (end - begin + 1) + begin
-    order = np.lexsort((instant, person))
-    person, instant = person[order], instant[order]
-    is_first = np.append(True, _runs(person, instant) != 0)
-    return person[is_first], instant[is_first]
-
-
-def running_total(values: Array) -> Array:
-    """The totals before each value, and of all; whole numbers are exact as long as the total fits into 63 bits."""
-    totals = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(values, out=totals[1:])
-    return totals
-
-
 def as_numpy(column: pa.ChunkedArray) -> Array:
     """An Arrow column as NumPy: instants as microseconds with `NEVER` for null, numbers with NaN for null."""
     if pa.types.is_timestamp(column.type):
@@ -329,10 +228,10 @@ def as_numpy(column: pa.ChunkedArray) -> Array:
 def _in_order_but_for_names(columns: Columns, places: Array) -> tuple[Array, Array]:
     """The places of rows in the order of person, effective_at and known_at, and which are tied with the one before."""
     person, effective_at = columns.column("person")[places], columns.column("effective_at")[places]
-    if (_runs(person, effective_at) < 0).any():
-        order = _sorted_by(person, effective_at)
+    if (runs(person, effective_at) < 0).any():
+        order = sorted_by(person, effective_at)
         places, person, effective_at = places[order], person[order], effective_at[order]
-    is_tied = _runs(person, effective_at) == 0
+    is_tied = runs(person, effective_at) == 0
     among, group = _groups(is_tied)
     if not len(among):
         return places, is_tied
@@ -351,27 +250,3 @@ def _groups(is_tied: Array) -> tuple[Array, Array]:
     edges = np.concatenate([[False], is_tied, [False]])
     among = np.flatnonzero(edges[1:] | edges[:-1])
     return among, np.cumsum(~edges[:-1])[among]
-
-
-def _runs(person: Array, instant: Array) -> Array:
-    """For each row but the first how it stands to the one before: 1 after, 0 tied, -1 out of order."""
-    same = person[1:] == person[:-1]
-    return np.where(same, np.sign(instant[1:] - instant[:-1]), np.where(person[1:] > person[:-1], 1, -1))
-
-
-def _sorted_by(person: Array, instant: Array) -> Array:
-    """The order by person and instant; one key where both fit into it, as that takes a third of the time."""
-    begin, end = int(instant.min()), int(instant.max())
-    if not _fits(person, begin, end):
-        return np.lexsort((instant, person))
-    return np.argsort(_key(person, instant, begin, end), kind="stable")
-
-
-def _fits(person: Array, begin: int, end: int) -> bool:
-    """Whether a person and an instant from `begin` to `end` fit into one number."""
-    return (end - begin + 1) * (int(person.max()) + 1) <= NEVER
-
-
-def _key(person: Array, instant: Array, begin: int, end: int) -> Array:
-    key: Array = person.astype(np.int64) * (end - begin + 1) + (instant - begin)
-    return key

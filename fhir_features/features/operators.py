@@ -1,6 +1,6 @@
 """Which operators there are: on which rows, of which kind of value, and how they are computed.
 
-An operator takes what each question sees in a window (`kernel.Seen`) and gives a value a question, with a flag where it
+An operator takes what each question sees in a window (`seen.Seen`) and gives a value a question, with a flag where it
 has none. `empty` is the answer over no rows for a patient who is known (DESIGN.md, "What every part keeps").
 """
 
@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fhir_features.features.arrays import NEVER, Array, expand
 from fhir_features.features.exact import as_doubles
-from fhir_features.features.kernel import NEVER, Array, Seen, expand
 from fhir_features.features.nodes import Kind, Window
+from fhir_features.features.seen import Seen
 
 DAY_US = 86_400_000_000
 
@@ -36,7 +37,8 @@ class Operator:
 
     `reads`: the columns of a row that it looks at; the text of a `text` operator is in the first. `number`: it needs a
     unit. `instant`: its answer changes at every instant. `reaches_back`: a row from before the window that lasts into
-    it counts, so that all rows up to the window's end are seen.
+    it counts, so that all rows up to the window's end are seen. `summary`: it asks for nothing but the count, the
+    totals, extremes, and the oldest and newest rows of what is seen.
     """
 
     kind: Kind
@@ -48,6 +50,7 @@ class Operator:
     empty: int | None = None
     instant: bool = False
     reaches_back: bool = False
+    summary: bool = False
 
 
 def _values(seen: Seen) -> Array:
@@ -55,32 +58,27 @@ def _values(seen: Seen) -> Array:
 
 
 def _last(seen: Seen, window: Window) -> Computed:
-    return seen.at(_values(seen), seen.last - 1), seen.none
+    return seen.newest("value"), seen.none
 
 
 def _first(seen: Seen, window: Window) -> Computed:
-    return seen.at(_values(seen), seen.first), seen.none
+    return seen.oldest("value"), seen.none
 
 
 def _min(seen: Seen, window: Window) -> Computed:
-    return seen.reduce(np.minimum, _values(seen)), seen.none
+    return seen.extreme(np.minimum, "value"), seen.none
 
 
 def _max(seen: Seen, window: Window) -> Computed:
-    return seen.reduce(np.maximum, _values(seen)), seen.none
-
-
-def _totals(seen: Seen) -> tuple[Array, Array, Array]:
-    high, middle, low = (before[seen.last] - before[seen.first] for before in seen.pairs.limbs_before)
-    return high, middle, low
+    return seen.extreme(np.maximum, "value"), seen.none
 
 
 def _sum(seen: Seen, window: Window) -> Computed:
-    return as_doubles(*_totals(seen)), seen.none
+    return as_doubles(*seen.totals()), seen.none
 
 
 def _mean(seen: Seen, window: Window) -> Computed:
-    return as_doubles(*_totals(seen), seen.count), seen.none
+    return as_doubles(*seen.totals(), seen.count), seen.none
 
 
 def _median(seen: Seen, window: Window) -> Computed:
@@ -122,7 +120,7 @@ def _delta(seen: Seen, window: Window) -> Computed:
 
 
 def _change(seen: Seen, window: Window) -> Computed:
-    return _last(seen, window)[0] - seen.at(_values(seen), seen.last - 2), seen.count < 2
+    return seen.newest("value") - seen.newest("value", before=1), seen.count < 2
 
 
 def _share_outside(seen: Seen, window: Window) -> Computed:
@@ -194,10 +192,11 @@ def _since(column: str, ufunc: np.ufunc, *, only_past: bool = False) -> Callable
     """Days from the oldest (minimum) or the newest (maximum) instant of a column to T."""
 
     def compute(seen: Seen, window: Window) -> Computed:
-        instants = seen.pairs.column(column)
         if only_past:
-            instants = np.where(instants <= seen.pairs.t, instants, -NEVER)
-        found = seen.reduce(ufunc, instants)
+            instants = seen.pairs.column(column)
+            found = seen.reduce(ufunc, np.where(instants <= seen.pairs.t, instants, -NEVER))
+        else:
+            found = seen.extreme(ufunc, column)
         return (seen.pairs.questions.t - found) / DAY_US, seen.none | (np.abs(found) == NEVER)
 
     return compute
@@ -246,21 +245,24 @@ _NUMBERS = ("observations",)
 _ORDERS = ("medication_requests",)
 
 
-def _number(compute: Callable[[Seen, Window], Computed], says: str) -> Operator:
-    return Operator("number", _NUMBERS, ("value",), compute, says, number=True)
+def _number(compute: Callable[[Seen, Window], Computed], says: str, *, summary: bool = True) -> Operator:
+    return Operator("number", _NUMBERS, ("value",), compute, says, number=True, summary=summary)
 
 
 def _counting(compute: Callable[[Seen, Window], Computed], says: str, tables: tuple[str, ...], *reads: str) -> Operator:
-    return Operator("count", tables, reads, compute, says, empty=0)
+    return Operator("count", tables, reads, compute, says, empty=0, summary=not reads)
 
 
-def _flag(compute: Callable[[Seen, Window], Computed], says: str, tables: tuple[str, ...]) -> Operator:
-    return Operator("boolean", tables, (), compute, says, empty=0)
+def _flag(
+    compute: Callable[[Seen, Window], Computed], says: str, tables: tuple[str, ...], *, summary: bool = True
+) -> Operator:
+    return Operator("boolean", tables, (), compute, says, empty=0, summary=summary)
 
 
 def _days_since(column: str, ufunc: np.ufunc, says: str, *tables: str, only_past: bool = False) -> Operator:
     reads = () if column == "effective_at" else (column,)
-    return Operator("number", tables, reads, _since(column, ufunc, only_past=only_past), says, instant=True)
+    compute = _since(column, ufunc, only_past=only_past)
+    return Operator("number", tables, reads, compute, says, instant=True, summary=not only_past)
 
 
 OPERATORS: dict[str, Operator] = {
@@ -270,9 +272,9 @@ OPERATORS: dict[str, Operator] = {
     "max": _number(_max, "the largest value"),
     "sum": _number(_sum, "the sum of the values"),
     "mean": _number(_mean, "the mean of the values"),
-    "median": _number(_median, "the median of the values"),
-    "std": _number(_std, "the sample standard deviation; of fewer than two, null"),
-    "slope": _number(_slope, "the change per day, by least squares; at a single instant, null"),
+    "median": _number(_median, "the median of the values", summary=False),
+    "std": _number(_std, "the sample standard deviation; of fewer than two, null", summary=False),
+    "slope": _number(_slope, "the change per day, by least squares; at a single instant, null", summary=False),
     "delta": _number(_delta, "the newest value minus the oldest"),
     "change": _number(_change, "the newest value minus the one before it"),
     "share_outside_range": Operator(
@@ -300,7 +302,7 @@ OPERATORS: dict[str, Operator] = {
     ),
     "exists": _flag(_exists, "whether there is one", _ALL),
     "ever": _flag(_exists, "whether there has been one at or before T", _ALL),
-    "active": _flag(_active, "whether one is active at T", _ALL[1:]),
+    "active": _flag(_active, "whether one is active at T", _ALL[1:], summary=False),
     "time_since_last": _days_since("effective_at", np.maximum, "days from the newest to T", *_ALL),
     "time_since_onset": _days_since("effective_at", np.minimum, "days from the first onset to T", "conditions"),
     "time_since_recorded": _days_since(

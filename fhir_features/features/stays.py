@@ -1,6 +1,6 @@
 """Which rows are active, and which belong to an encounter of some kind, as far as each question knows.
 
-In go pairs of questions and rows (`kernel.Pairs`) and the rows of the patients' encounters; out comes a flag a pair.
+In go pairs of questions and rows (`seen.Pairs`) and the rows of the patients' encounters; out comes a flag a pair.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow.compute as pc
 
+from fhir_features.features.arrays import Array
 from fhir_features.features.counting import ACTIVE_DURING_ENCOUNTER, ACTIVE_NOW
-from fhir_features.features.kernel import Array, Pairs, RowSet
+from fhir_features.features.kernel import RowSet
+from fhir_features.features.seen import Pairs
 
 
 class Stays:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import duckdb
 import numpy as np
 
+from fhir_features.features.arrays import Array
 from fhir_features.features.compile import Plan, leaves
 from fhir_features.features.counting import KNOWN_AT_SOURCES, NOT_CONVERTIBLE, OUT_OF_RANGE
-from fhir_features.features.kernel import Array, Columns
+from fhir_features.features.kernel import Columns
 from fhir_features.features.nodes import Value
 from fhir_features.lake import EVENT_TABLES
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import strategies
@@ -13,7 +14,7 @@ from lake_rows import LakeRows, memory_lake, refill
 from reference import Reference, same
 from strategies import instants, lake_rows, questions, views
 
-from fhir_features.features import FeatureView
+from fhir_features.features import FeatureView, kernel
 from fhir_features.features.compile import compile_features, leaves
 from fhir_features.features.engine import answers, ask, stand_at
 from fhir_features.features.explain import explain
@@ -67,6 +68,14 @@ def test_every_answer_is_that_of_the_reference(rows: LakeRows, view: FeatureView
         for feature in view.features:
             expected = reference.answer(feature, *question)
             assert same(answer[feature.name], expected), (question, feature, answer[feature.name], expected)
+
+
+@settings(max_examples=settings().max_examples // 2)
+@given(lake_rows(), views(), questions())
+def test_looking_up_settled_rows_as_a_range_changes_no_bit(rows: LakeRows, view: FeatureView, asked: Questions) -> None:
+    with patch.object(kernel, "_MANY_ROWS", -1):
+        looked_up = ask_engine(rows, view, asked)
+    assert repr(ask_engine(rows, view, asked)) == repr(looked_up)
 
 
 @settings(max_examples=settings().max_examples // 4)

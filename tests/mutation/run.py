@@ -23,7 +23,9 @@ ROOT = Path(__file__).parents[2]
 OPERATORS = ["tests/spec/test_operators.py", "tests/generative/test_engine_equals_reference.py"]
 TESTS = {
     "fhir_features.times": ["tests/test_times.py"],
-    "fhir_features.features.kernel": ["tests/features/test_kernel.py", *OPERATORS],
+    "fhir_features.features.arrays": ["tests/features/test_arrays.py", *OPERATORS],
+    "fhir_features.features.kernel": OPERATORS,
+    "fhir_features.features.seen": OPERATORS,
     "fhir_features.features.operators": OPERATORS,
     "fhir_features.features.engine": OPERATORS,
     "fhir_features.ontology.resolve": ["tests/ontology/test_resolve.py"],

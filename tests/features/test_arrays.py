@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fhir_features.features import kernel
+from fhir_features.features import arrays
 
 CENTURIES_US = 300 * 365 * 86_400_000_000
 
@@ -14,8 +14,8 @@ CENTURIES_US = 300 * 365 * 86_400_000_000
 def test_pairs_are_distinct_and_in_order(last_person: int) -> None:
     person = np.array([last_person, 0, 1, 1, 0, last_person, 1], np.int32)
     instant = np.array([5, CENTURIES_US, 7, -CENTURIES_US, -3, 5, 7])
-    assert kernel._fits(person, -CENTURIES_US, CENTURIES_US) == (last_person == 3)
-    persons, instants = kernel.distinct_pairs(person, instant)
+    assert arrays.fits(person, -CENTURIES_US, CENTURIES_US) == (last_person == 3)
+    persons, instants = arrays.distinct_pairs(person, instant)
     pairs = sorted(set(zip(person.tolist(), instant.tolist(), strict=True)))
     assert list(zip(persons.tolist(), instants.tolist(), strict=True)) == pairs
 
@@ -24,4 +24,4 @@ def test_pairs_are_distinct_and_in_order(last_person: int) -> None:
 def test_tied_rows_keep_their_order(last_person: int) -> None:
     person = np.array([last_person, 0, last_person, 0, 1, last_person], np.int32)
     instant = np.array([5, CENTURIES_US, 5, -CENTURIES_US, 7, 4])
-    assert kernel._sorted_by(person, instant).tolist() == [3, 1, 4, 5, 0, 2]
+    assert arrays.sorted_by(person, instant).tolist() == [3, 1, 4, 5, 0, 2]
