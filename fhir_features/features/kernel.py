@@ -26,8 +26,8 @@ from fhir_features.features.timeline import Timeline
 
 # Few enough that the columns of the pairs at hand stay in the processor's cache: 64 times as many cost a third more.
 _PAIRS_AT_ONCE = 1 << 18
-# From how many rows a question on it pays to tell settled rows from others.
-_MANY_ROWS = 32
+# From how many looks at each row on it pays to tell settled rows from others: that takes a few looks at all of them.
+_MANY_LOOKS = 4
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,9 @@ class RowSet:
         self._ordered: dict[str, Array] = {}
         self._starts = np.searchsorted(self.column("person"), np.arange(persons + 1))
 
+    def __len__(self) -> int:
+        return len(self._order)
+
     def has(self, name: str) -> bool:
         """Whether there is such a column."""
         return name in self.columns.table.column_names
@@ -127,11 +130,6 @@ class RowSet:
     def limbs(self) -> tuple[Array, ...]:
         """The column `value` as limbs (`exact`)."""
         return limbs(self.column("value"))
-
-    @cached_property
-    def settled(self) -> Settled:
-        """Which rows no question sees differently any more, from which K on."""
-        return Settled(self)
 
     def words(self, name: str) -> pa.Array:
         """The distinct words of a text column, in alphabetical order."""
@@ -159,8 +157,8 @@ def answer_windows(
     lowest, highest = edges.of(reach)
     bounds = [edges.of(window) for window in windows]
     settled = None
-    if summary and (highest - lowest).sum() > _MANY_ROWS * len(questions):
-        settled = rows.settled
+    if summary and (highest - lowest).sum() > _MANY_LOOKS * len(rows):
+        settled = Settled(rows)
         lowest = np.clip(settled.first_unsettled(questions), lowest, highest)
     ends = np.cumsum(highest - lowest)
     begin = 0

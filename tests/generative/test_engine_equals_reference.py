@@ -73,7 +73,7 @@ def test_every_answer_is_that_of_the_reference(rows: LakeRows, view: FeatureView
 @settings(max_examples=settings().max_examples // 2)
 @given(lake_rows(), views(), questions())
 def test_looking_up_settled_rows_as_a_range_changes_no_bit(rows: LakeRows, view: FeatureView, asked: Questions) -> None:
-    with patch.object(kernel, "_MANY_ROWS", -1):
+    with patch.object(kernel, "_MANY_LOOKS", -1):
         looked_up = ask_engine(rows, view, asked)
     assert repr(ask_engine(rows, view, asked)) == repr(looked_up)
 
