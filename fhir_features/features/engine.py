@@ -201,16 +201,17 @@ ORDER BY person, t, k, question""",
             "last_k": _instant(self._questions.k.max()),
         }
         used = {name: value for name, value in bounds.items() if f"${name}" in statement}
+        ranges = [self._buckets, *self._other_buckets()]
         parts = [
             self._con.execute(statement, {**used, "first_bucket": first, "last_bucket": last}).to_arrow_table(
                 _ROWS_A_BATCH
             )
-            for first, last in (self._buckets, *self._other_buckets())
+            for first, last in ranges
         ]
         rows = pa.concat_tables(parts)
         person = pa.array(rows.column("person").to_numpy() - self._first_person)
         rows = rows.set_column(rows.column_names.index("person"), "person", person)
-        return Columns(rows, partial(_names, self._con, table, self._buckets))
+        return Columns(rows, partial(_names, self._con, table, ranges))
 
     def _other_buckets(self) -> list[tuple[int, int]]:
         """The buckets of records that are other names of the persons asked about."""
@@ -300,21 +301,21 @@ ORDER BY bucket""",
         return self._answered[value]
 
 
-def _names(con: duckdb.DuckDBPyConnection, table: str, buckets: tuple[int, int], version_no: Array) -> pa.Table:
-    """The resource_id and version of some versions in a table, of persons asked about in some buckets."""
+def _names(
+    con: duckdb.DuckDBPyConnection, table: str, ranges: Sequence[tuple[int, int]], version_no: Array
+) -> pa.Table:
+    """The resource_id and version of some versions in a table, which are in some ranges of buckets."""
     con.register("tied", pa.table({"version_no": version_no, "place": np.arange(len(version_no))}))
-    names = con.execute(
-        f"""
-SELECT any_value(e.resource_id) AS resource_id, any_value(e.version) AS version
+    statement = f"""
+SELECT tied.place, any_value(e.resource_id) AS resource_id, any_value(e.version) AS version
 FROM lake.{table} e
 JOIN tied USING (version_no)
-WHERE e.bucket IN (SELECT bucket FROM asked_people WHERE asked_bucket BETWEEN ? AND ?)
-GROUP BY tied.place
-ORDER BY tied.place""",
-        buckets,
-    ).to_arrow_table()
+WHERE e.bucket BETWEEN CAST(? AS USMALLINT) AND CAST(? AS USMALLINT)
+GROUP BY tied.place"""
+    names = pa.concat_tables([con.execute(statement, bounds).to_arrow_table() for bounds in ranges])
     con.unregister("tied")
-    return names
+    _, order = np.unique(names.column("place").to_numpy(), return_index=True)
+    return names.take(order).drop_columns("place")
 
 
 def _instant(us: int) -> dt.datetime:

@@ -40,14 +40,14 @@ WHERE {condition}"""
 
 
 _LINKED = """  FROM linked
-  WHERE bucket BETWEEN $first_bucket AND $last_bucket"""
+  WHERE bucket BETWEEN CAST($first_bucket AS USMALLINT) AND CAST($last_bucket AS USMALLINT)"""
 
 
 def _closed(plan: Plan) -> str:
     return f"""  SELECT DISTINCT site, bucket, patient_id, true, false, {_NO_MOMENT}
   FROM lake.closings c
   JOIN spans s USING (site)
-  WHERE c.bucket BETWEEN $first_bucket AND $last_bucket
+  WHERE c.bucket BETWEEN CAST($first_bucket AS USMALLINT) AND CAST($last_bucket AS USMALLINT)
     AND c.resource_type IN ({_types(plan)})
     AND c.store_seq > s.built_seq"""
 
@@ -131,12 +131,12 @@ def _news_of_kin(plan: Plan) -> str:
   JOIN (
     SELECT site, bucket, patient_id, store_seq
     FROM lake.closings
-    WHERE bucket BETWEEN $first_bucket AND $last_bucket
+    WHERE bucket BETWEEN CAST($first_bucket AS USMALLINT) AND CAST($last_bucket AS USMALLINT)
       AND resource_type IN ({_types(plan)})
     UNION ALL
     SELECT site, bucket, patient_id, store_seq
     FROM lake.patients
-    WHERE bucket BETWEEN $first_bucket AND $last_bucket
+    WHERE bucket BETWEEN CAST($first_bucket AS USMALLINT) AND CAST($last_bucket AS USMALLINT)
   ) n
     ON n.site = k.site
     AND n.bucket = k.other_bucket

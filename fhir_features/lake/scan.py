@@ -46,7 +46,8 @@ CREATE OR REPLACE TEMP MACRO {table.name}_in(first_bucket, last_bucket) AS TABLE
 WITH first_closings AS (
   SELECT version_no, state, min(closed_at) AS known_to
   FROM lake.closings
-  WHERE resource_type = '{resource_type}' AND store_seq <= {as_of} AND bucket BETWEEN first_bucket AND last_bucket
+  WHERE resource_type = '{resource_type}' AND store_seq <= {as_of}
+    AND bucket BETWEEN CAST(first_bucket AS USMALLINT) AND CAST(last_bucket AS USMALLINT)
   GROUP BY ALL
 ),
 first_medications AS (
@@ -58,7 +59,8 @@ first_medications AS (
 SELECT e.*{code}, c.known_to
 FROM lake.{table.name} e
 LEFT JOIN first_closings c USING (version_no, state){joins}
-WHERE e.store_seq <= {as_of} AND e.bucket BETWEEN first_bucket AND last_bucket""")
+WHERE e.store_seq <= {as_of}
+  AND e.bucket BETWEEN CAST(first_bucket AS USMALLINT) AND CAST(last_bucket AS USMALLINT)""")
         con.execute(f"CREATE OR REPLACE TEMP VIEW {table.name} AS FROM {table.name}_in(0, {_LAST_BUCKET})")
     for name in ("codings", "units"):
         con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM lake.{name} WHERE store_seq <= {as_of}")
