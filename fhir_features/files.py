@@ -11,6 +11,7 @@ import contextlib
 import datetime as dt
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -140,6 +141,19 @@ def _is_left(path: Path, remove: bool) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def parquet_in(folder: Path, *, below: bool = False) -> str:
+    """The pattern of all Parquet files in a folder, or also below it, whatever wildcards are in its own name."""
+    return f"{glob.escape(str(folder))}/{'**/' if below else ''}*.parquet"
+
+
+def parquet_at(path: str, folder: Path) -> str:
+    """The pattern of the Parquet files that a path names: a file, a folder or a pattern, relative to a folder."""
+    found = folder / path
+    if found.is_dir():
+        return parquet_in(found, below=True)
+    return glob.escape(str(found)) if found.exists() else str(Path(glob.escape(str(folder))) / path)
 
 
 def make_folder(folder: Path) -> None:

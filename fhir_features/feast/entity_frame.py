@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from fhir_features.errors import SpineError
 from fhir_features.features.spine import INSTANT, TIME
+from fhir_features.files import parquet_at
 from fhir_features.lake import identifier, literal
 
 
@@ -86,9 +87,8 @@ def _query(given: str | Path, repository: Path) -> pa.Table:
         con.execute(f"SET file_search_path = {literal(str(repository))}")
         try:
             if is_path:
-                found = repository / text
-                pattern = f"{found}/**/*.parquet" if found.is_dir() else str(found)
-                return con.sql(f"SELECT * FROM read_parquet({literal(pattern)})").to_arrow_table()
+                rows = f"read_parquet({literal(parquet_at(text, repository))})"
+                return con.sql(f"SELECT * FROM {rows}").to_arrow_table()
             answer = con.sql(text)
         except duckdb.IOException:
             what = text if is_path else "a file that the query of the entity frame names"

@@ -17,6 +17,7 @@ from feast.infra.offline_stores.file_source import FileSource
 
 from fhir_features.errors import FeatureTableError
 from fhir_features.feast.as_of import Log
+from fhir_features.files import parquet_at
 from fhir_features.lake import literal
 
 if TYPE_CHECKING:
@@ -77,5 +78,4 @@ def _local_parquet(source: Any, config: RepoConfig) -> str | None:
     path = source.path.removeprefix("file://")
     if "://" in path:
         return None
-    found = repository_of(config) / path
-    return f"{found}/**/*.parquet" if found.is_dir() else str(found)
+    return parquet_at(path, repository_of(config))

@@ -21,6 +21,7 @@ from fhir_features.features.compile import compile_features
 from fhir_features.features.nodes import Feature
 from fhir_features.features.table_log import table_folder
 from fhir_features.features.wording import concepts_of, in_words, unit_of
+from fhir_features.files import parquet_in
 
 if TYPE_CHECKING:
     import feast
@@ -63,7 +64,7 @@ def _feature_view(
     source = feast.FileSource(
         name=f"{view.name}_table",
         # Absolute, as Feast's DuckDB store resolves a relative path against whatever folder it is called in.
-        path=str(folder.absolute() / "*.parquet"),
+        path=parquet_in(folder.absolute()),
         timestamp_field="answered_at",
         created_timestamp_column="published_at",
         tags=source_tags(store.config.file, view.name, folder),

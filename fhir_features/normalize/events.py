@@ -10,6 +10,7 @@ import shutil
 
 import duckdb
 
+from fhir_features.files import parquet_in
 from fhir_features.lake import EVENT_TABLES, bucket_sql, identifier, literal, spill_folder
 from fhir_features.normalize.staging import staged
 from fhir_features.sources import LandedRun
@@ -176,11 +177,10 @@ FILENAME_PATTERN 'from-{first}-{{i}}')""")
     for part in range(-(-buckets // together)):
         folder = spill / f"part={part}"
         if folder.exists():
-            files = literal(str(folder / "*.parquet"))
             con.execute(f"""
 INSERT INTO lake.{table.name}
 SELECT *
-FROM read_parquet({files}, hive_partitioning => false)
+FROM read_parquet({literal(parquet_in(folder))}, hive_partitioning => false)
 {order}""")
             shutil.rmtree(folder)
     spill.rmdir()

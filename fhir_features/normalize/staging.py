@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from fhir_features.config import Source
+from fhir_features.files import parquet_in
 from fhir_features.lake import EVENT_TABLES, literal
 from fhir_features.lake.schema import MEDICATIONS, PROVENANCES, REPORTED_RESULTS
 from fhir_features.normalize.codes import CodingRow, UnitRow
@@ -153,8 +154,7 @@ class Staging:
         file = literal(str(folder / f"{self.received}.parquet"))
         self._con.execute(f"COPY (\n{rows}\n) TO {file} (FORMAT parquet, COMPRESSION uncompressed)")
         if table not in self._made:
-            files = literal(str(folder / "*.parquet"))
-            self._con.execute(f"CREATE TEMP VIEW {table} AS FROM read_parquet({files})")
+            self._con.execute(f"CREATE TEMP VIEW {table} AS FROM read_parquet({literal(parquet_in(folder))})")
 
     def _numbered(self, column: str) -> str:
         return f"b.row_no + {self.received} AS row_no" if column == "row_no" else f"b.{column}"

@@ -25,7 +25,7 @@ TESTS = {
     "fhir_features.times": ["tests/test_times.py"],
     "fhir_features.features.arrays": ["tests/features/test_arrays.py", *OPERATORS],
     "fhir_features.features.kernel": OPERATORS,
-    "fhir_features.features.seen": OPERATORS,
+    "fhir_features.features.seen": ["tests/features/test_seen.py", *OPERATORS],
     "fhir_features.features.operators": OPERATORS,
     "fhir_features.features.engine": OPERATORS,
     "fhir_features.ontology.resolve": ["tests/ontology/test_resolve.py"],
