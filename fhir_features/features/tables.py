@@ -43,8 +43,9 @@ from fhir_features.files import alone, disk_errors, make_folder
 from fhir_features.lake import bucket_count, bucket_sql
 from fhir_features.ontology import Ontologies
 
-# Rows whose questions are worked out together: each can give several.
+# Rows whose questions are worked out together: each can give several; where a table has been filled, few give any.
 _ROWS_A_PASS = 1_200_000
+_ROWS_A_PASS_OF_NEWS = 4_800_000
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ def _build(con: duckdb.DuckDBPyConnection, known: Ontologies, view: FeatureView,
     create_previous(con, plan, files)
     create_members(con, known, plan)
     create_spans(con, plan, serving, spans)
-    answered = _changed_answers(con, known, plan, serving, store_seq)
+    fills = any(span.built_to == START for span in spans)
+    ranges = _ranges(con, plan, _ROWS_A_PASS if fills else _ROWS_A_PASS_OF_NEWS)
+    answered = _changed_answers(con, known, plan, serving, store_seq, ranges)
     rows = write_file(file, table_schema(plan, view, now), answered)
     return Build(view.name, view.version, file, rows, watermarks)
 
@@ -151,7 +154,7 @@ def _refresh(
     create_spans(con, plan, serving, spans)
     buckets = _create_refreshed(con, patients)
     condition = "(site, patient_id) IN (SELECT (site, patient_id) FROM refreshed)"
-    answered = _changed_answers(con, known, plan, serving, store_seq, condition, buckets)
+    answered = _changed_answers(con, known, plan, serving, store_seq, buckets, condition)
     file = table / refresh_name(table, spans, store_seq)
     rows = write_file(file, table_schema(plan, view, now), answered)
     return Build(view.name, view.version, file, rows, before.watermarks)
@@ -194,7 +197,8 @@ def _restate(
     create_previous(con, plan, checked_files(table))
     create_members(con, known, plan)
     create_spans(con, plan, serving, spans)
-    rows = write_file(file, table_schema(plan, view, now), _changed_answers(con, known, plan, serving, store_seq))
+    answered = _changed_answers(con, known, plan, serving, store_seq, _ranges(con, plan, _ROWS_A_PASS))
+    rows = write_file(file, table_schema(plan, view, now), answered)
     return Build(view.name, view.version, file, rows, now.watermarks)
 
 
@@ -272,18 +276,23 @@ def _create_refreshed(con: duckdb.DuckDBPyConnection, patients: Sequence[tuple[s
     return [(bucket, bucket) for (bucket,) in found]
 
 
+def _ranges(con: duckdb.DuckDBPyConnection, plan: Plan, rows: int) -> list[tuple[int, int]]:
+    """All buckets, in ranges that hold about so many rows."""
+    together = buckets_holding(con, plan, rows)
+    return [(at, at + together - 1) for at in range(0, bucket_count(con), together)]
+
+
 def _changed_answers(
     con: duckdb.DuckDBPyConnection,
     known: Ontologies,
     plan: Plan,
     serving: Serving,
     store_seq: int,
+    ranges: Sequence[tuple[int, int]],
     condition: str = "true",
-    ranges: Sequence[tuple[int, int]] | None = None,
 ) -> Iterator[pa.Table]:
-    """The rows to write, some buckets at a time; of patients that meet a condition, in ranges of buckets."""
-    together = buckets_holding(con, plan, _ROWS_A_PASS)
-    for first, last in ranges or [(at, at + together - 1) for at in range(0, bucket_count(con), together)]:
-        create_questions(con, plan, serving, (first, last), condition)
+    """The rows to write of patients that meet a condition, one range of buckets after the other."""
+    for buckets in ranges:
+        create_questions(con, plan, serving, buckets, condition)
         for answered in answers(con, known, plan, carry=True):
             yield changed_rows(con, plan, answered, store_seq)

@@ -1,4 +1,4 @@
-"""From which row on what a person's rows come to is not settled at K."""
+"""Settled rows: from which row on what a person's rows come to is not settled at K, and that it makes no difference."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pytest
 
-from fhir_features.features.arrays import NEVER
+from fhir_features.features import kernel
+from fhir_features.features.arrays import NEVER, Array
+from fhir_features.features.kernel import Columns, Questions, RowSet, answer_windows, in_order
+from fhir_features.features.nodes import Window
 from fhir_features.features.seen import Settled
 
 YEAR_1, YEAR_9999 = -62_135_596_800_000_000, 253_402_300_799_999_999
@@ -53,3 +58,52 @@ def test_a_person_without_rows_has_none() -> None:
 
 def test_of_instants_too_far_apart_nothing_is_said() -> None:
     assert first_unsettled([(0, YEAR_1, NEVER), (1_000_000, YEAR_9999, NEVER)], [(1_000_000, YEAR_9999)]) == [0]
+
+
+WINDOWS = [Window(), Window(start_us=40), Window(start_us=60, end_us=20)]
+
+
+def test_what_is_seen_is_the_same_with_settled_rows_as_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(200):
+        monkeypatch.setattr(kernel, "_MANY_LOOKS", 1 << 40)
+        one_by_one = asked_for(seed)
+        monkeypatch.setattr(kernel, "_MANY_LOOKS", -1)
+        assert asked_for(seed) == one_by_one
+
+
+def asked_for(seed: int) -> list[list[object]]:
+    """All that a summary can ask for, of some drawn rows and questions: a list a window, null where nothing is seen."""
+    draw = np.random.default_rng(seed)
+    size, persons, asked = int(draw.integers(1, 40)), 3, int(draw.integers(1, 12))
+    effective_at = np.sort(draw.integers(0, 100, size))
+    known_at = effective_at + draw.integers(0, 30, size)
+    closed = np.where(draw.random(size) < 0.3, known_at + draw.integers(0, 40, size), NEVER)
+    rows = {
+        "version_no": np.arange(size),
+        "state": np.ones(size, np.int64),
+        "component": np.zeros(size, np.int64),
+        "person": draw.integers(0, persons, size),
+        "effective_at": effective_at,
+        "known_at": known_at,
+        "visible_from": known_at,
+        "visible_to": closed,
+        "value": draw.integers(-50, 50, size) * draw.choice([0.125, 1e9], size),
+    }
+    columns = Columns(pa.table(rows), lambda number: pa.table({"resource_id": number, "version": number}))
+    (order,) = in_order(columns, [np.arange(size)])
+    t = np.sort(draw.integers(0, 150, asked))
+    person = draw.integers(0, persons, asked)
+    by_person = np.lexsort((t, person))
+    questions = Questions(np.arange(asked), person[by_person], t[by_person], t[by_person] - draw.integers(0, 9, asked))
+    parts = answer_windows(RowSet(columns, order, persons), questions, WINDOWS, WINDOWS[0], summary=True)
+    found: list[list[object]] = []
+    for _, pairs, bounds in parts:
+        for first, last in bounds:
+            seen = pairs.seen(first, last)
+            answers: list[Array] = [seen.newest("value"), seen.oldest("value"), *seen.totals()]
+            answers += [
+                seen.extreme(ufunc, name) for ufunc in (np.minimum, np.maximum) for name in ("value", "known_at")
+            ]
+            found += [np.where(seen.none, -1, answer).tolist() for answer in answers]
+            found += [seen.count.tolist(), np.where(seen.count < 2, -1, seen.newest("value", before=1)).tolist()]
+    return found
