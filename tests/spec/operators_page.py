@@ -256,12 +256,16 @@ SPECS = (
         5 10:00 | 9.0   | %    | -   | 6
         5 11:00 | 3.0   | %    | -   | -
         """,
-        {"share": "hba1c.share_outside_range()"},
+        {
+            "share": "hba1c.share_outside_range()",
+            "share of half an hour": 'hba1c.share_outside_range(within="30min")',
+        },
         """
-        asked at | share
-        5 08:00  | 0
-        5 09:00  | 0.5
-        6 00:00  | 0.6666666667
+        asked at | share        | share of half an hour
+        5 08:00  | 0            | 0
+        5 09:00  | 0.5          | 1
+        5 11:00  | 0.6666666667 | -
+        6 00:00  | 0.6666666667 | -
         """,
     ),
     Spec(
