@@ -1,6 +1,7 @@
 """Is all of a warehouse as it was written? In: a configuration. Out: what is not, file by file, with what to do about
 it. Everything is read: the landing, the lake with its catalog, the feature tables, recorded views, kept spines and the
-ontologies in use. Nothing is changed."""
+ontologies in use. Nothing is changed, but that a doubtful commit's files get their names back, as whenever the lake is
+opened."""
 
 from __future__ import annotations
 
