@@ -30,8 +30,7 @@ from fhir_features.private import owner_only
 CATALOG = "catalog.sqlite"
 DATA = "data"
 SPILL = "spill"
-# The variables of a connection that say where the files of data are, and the second names of those of a commit; null in
-# a lake in memory.
+# The variables of a connection that writes that say where the files of data are, and second names of those of a commit.
 _DATA = "lake_data"
 _DOUBTFUL = "lake_doubtful"
 # The variable of a connection that says into how many buckets the patients are divided.
@@ -189,17 +188,15 @@ def transaction(
 ) -> Iterator[None]:
     """What `commit` is made of. `kept`: digests of earlier files that the record of this commit is to have, too."""
     row = con.execute(f"SELECT getvariable('{_DATA}'), getvariable('{_DOUBTFUL}')").fetchone()
-    # A lake in memory has no files.
-    data, names = (Path(name) for name in row) if row and row[0] else (None, None)
-    before = found_files(data) if data else set()
+    assert row is not None
+    data, names = map(Path, row)
+    before = found_files(data)
     con.execute("BEGIN TRANSACTION")
     try:
         yield
-        brought = None
-        if data and names:
-            new = found_files(data) - before
-            brought = digests_of(new, data, kept)
-            keep(new, names)
+        new = found_files(data) - before
+        brought = digests_of(new, data, kept)
+        keep(new, names)
         con.execute("CALL lake.set_commit_message('fhir_features', ?, extra_info => ?)", [message, brought])
         con.execute("COMMIT")
     except BaseException:
@@ -207,8 +204,7 @@ def transaction(
         with suppress(duckdb.Error):
             con.execute("ROLLBACK")
         raise
-    if names:
-        forget(names)
+    forget(names)
 
 
 def first_version_no(con: duckdb.DuckDBPyConnection) -> int:

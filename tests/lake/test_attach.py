@@ -100,6 +100,15 @@ def test_a_disk_that_fails_while_the_lake_is_read_is_said(lake: Path) -> None:
         raise duckdb.IOException(f"Could not read: {os.strerror(errno.EIO)}")
 
 
+def test_a_disk_that_fails_while_the_lake_is_opened_is_said(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(con: duckdb.DuckDBPyConnection) -> int:
+        raise duckdb.IOException(f"Could not read: {os.strerror(errno.EIO)}")
+
+    monkeypatch.setattr(attach, "newest_snapshot", fails)
+    with pytest.raises(LakeError, match="cannot be read or written"), reading(lake):
+        pass
+
+
 def test_a_mistake_in_a_statement_is_no_failure_of_the_disk(lake: Path) -> None:
     with pytest.raises(duckdb.ParserException), reading(lake) as con:
         con.execute("SELEC 1")
