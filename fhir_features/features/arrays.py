@@ -71,5 +71,6 @@ def fits(person: Array, begin: int, end: int) -> bool:
 
 
 def key(person: Array, instant: Array, begin: int, end: int) -> Array:
-    key: Array = person.astype(np.int64) * (end - begin + 1) + (instant - begin)
-    return key
+    """Persons and instants from `begin` to `end`, each pair as one number, in their order: what `fits` has said."""
+    numbers: Array = person.astype(np.int64) * (end - begin + 1) + (instant - begin)
+    return numbers

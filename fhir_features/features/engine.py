@@ -26,7 +26,7 @@ from fhir_features.features.people import create_people
 from fhir_features.features.stays import ACTIVE, Stays
 from fhir_features.features.summary import Summary
 from fhir_features.features.terms import create_conversions, create_resolved
-from fhir_features.lake import bucket_count, bucket_sql, create_views
+from fhir_features.lake import bucket_count, bucket_sql, create_views, in_buckets_sql
 from fhir_features.ontology import Ontologies
 
 # How much of one pass is in memory: answers (questions times features), about 100 MB, and rows, about 200 MB.
@@ -306,11 +306,12 @@ def _names(
 ) -> pa.Table:
     """The resource_id and version of some versions in a table, which are in some ranges of buckets."""
     con.register("tied", pa.table({"version_no": version_no, "place": np.arange(len(version_no))}))
+    is_here = in_buckets_sql("e.bucket", "?", "?")
     statement = f"""
 SELECT tied.place, any_value(e.resource_id) AS resource_id, any_value(e.version) AS version
 FROM lake.{table} e
 JOIN tied USING (version_no)
-WHERE e.bucket BETWEEN CAST(? AS USMALLINT) AND CAST(? AS USMALLINT)
+WHERE {is_here}
 GROUP BY tied.place"""
     names = pa.concat_tables([con.execute(statement, bounds).to_arrow_table() for bounds in ranges])
     con.unregister("tied")

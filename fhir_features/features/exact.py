@@ -6,11 +6,9 @@ they were written, so that 0.1 + 0.2 is 0.3 and the mean of equal values is that
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from fhir_features.features.arrays import Array
 
 MAGNITUDE = 1e17
 

@@ -17,7 +17,7 @@ from fhir_features.features.counting import ENDS_AT, MEMBERS
 from fhir_features.features.nodes import Aggregate, PatientFact
 from fhir_features.features.operators import INSTANT_OPERATORS
 from fhir_features.features.people import create_kin, create_people
-from fhir_features.lake import EVENT_TABLES, literal
+from fhir_features.lake import EVENT_TABLES, in_buckets_sql, literal
 
 _TYPE_OF = {table.name: resource_type for resource_type, table in EVENT_TABLES.items()}
 
@@ -39,15 +39,19 @@ FROM (
 WHERE {condition}"""
 
 
-_LINKED = """  FROM linked
-  WHERE bucket BETWEEN CAST($first_bucket AS USMALLINT) AND CAST($last_bucket AS USMALLINT)"""
+def _here(column: str) -> str:
+    return in_buckets_sql(column, "$first_bucket", "$last_bucket")
+
+
+_LINKED = f"""  FROM linked
+  WHERE {_here("bucket")}"""
 
 
 def _closed(plan: Plan) -> str:
     return f"""  SELECT DISTINCT site, bucket, patient_id, true, false, {_NO_MOMENT}
   FROM lake.closings c
   JOIN spans s USING (site)
-  WHERE c.bucket BETWEEN CAST($first_bucket AS USMALLINT) AND CAST($last_bucket AS USMALLINT)
+  WHERE {_here("c.bucket")}
     AND c.resource_type IN ({_types(plan)})
     AND c.store_seq > s.built_seq"""
 
@@ -131,12 +135,12 @@ def _news_of_kin(plan: Plan) -> str:
   JOIN (
     SELECT site, bucket, patient_id, store_seq
     FROM lake.closings
-    WHERE bucket BETWEEN CAST($first_bucket AS USMALLINT) AND CAST($last_bucket AS USMALLINT)
+    WHERE {_here("bucket")}
       AND resource_type IN ({_types(plan)})
     UNION ALL
     SELECT site, bucket, patient_id, store_seq
     FROM lake.patients
-    WHERE bucket BETWEEN CAST($first_bucket AS USMALLINT) AND CAST($last_bucket AS USMALLINT)
+    WHERE {_here("bucket")}
   ) n
     ON n.site = k.site
     AND n.bucket = k.other_bucket

@@ -19,7 +19,27 @@ if TYPE_CHECKING:
     from fhir_features.features.kernel import Questions, RowSet
 
 
-class Settled:
+class _Chosen:
+    """Some rows of a row set, `rows` by their places, each as often as it is there: their columns, read once."""
+
+    def __init__(self, row_set: RowSet, rows: Array) -> None:
+        self.row_set = row_set
+        self.rows = rows
+        self._columns: dict[str, Array] = {}
+
+    def column(self, name: str) -> Array:
+        """A column of these rows."""
+        if name not in self._columns:
+            self._columns[name] = self.row_set.column(name)[self.rows]
+        return self._columns[name]
+
+    @cached_property
+    def limbs_before(self) -> tuple[Array, ...]:
+        """The running total of each limb of the column `value`."""
+        return tuple(running_total(limb[self.rows]) for limb in self.row_set.limbs)
+
+
+class Settled(_Chosen):
     """The rows of a row set that stay visible for ever, without those that are withdrawn or corrected one day.
 
     From K on where the last of a person's rows up to some place has come to what it stays, all questions see the same
@@ -27,19 +47,17 @@ class Settled:
     """
 
     def __init__(self, rows: RowSet) -> None:
-        self._rows = rows
         begins, ends = rows.column("visible_from"), rows.column("visible_to")
         stays = ends == NEVER
-        self._places = np.flatnonzero(stays)
+        super().__init__(rows, np.flatnonzero(stays))
         self.rank = running_total(stays)
         # What is never visible has been so from the start.
         self._since = np.where(stays, begins, np.where(ends > begins, ends, begins.min(initial=NEVER)))
-        self._columns: dict[str, Array] = {}
 
     def first_unsettled(self, questions: Questions) -> Array:
         """For each question the first row of its person that may come to something else after K; 0 where that is not
         known, as the instants are too far apart to be put in order with the persons."""
-        person, since = self._rows.column("person"), self._since
+        person, since = self.row_set.column("person"), self._since
         if not len(since):
             return np.zeros(len(questions), np.int64)
         begin, end = int(since.min()) - 1, int(since.max())
@@ -48,19 +66,8 @@ class Settled:
         latest = np.maximum.accumulate(key(person, since, begin, end))
         return np.searchsorted(latest, key(questions.person, np.clip(questions.k, begin, end), begin, end), "right")
 
-    def column(self, name: str) -> Array:
-        """A column of these rows."""
-        if name not in self._columns:
-            self._columns[name] = self._rows.column(name)[self._places]
-        return self._columns[name]
 
-    @cached_property
-    def limbs_before(self) -> tuple[Array, ...]:
-        """The running total of each limb of the column `value`."""
-        return tuple(running_total(limb[self._places]) for limb in self._rows.limbs)
-
-
-class Pairs:
+class Pairs(_Chosen):
     """The rows that some questions see at K, as pairs of a question and a row, in the order of both.
 
     `question`: the place of each pair's question among `questions`; `rows`: its row in the row set. `active`: whether
@@ -72,7 +79,6 @@ class Pairs:
     def __init__(
         self, rows: RowSet, questions: Questions, first: Array, last: Array, settled: Settled | None = None
     ) -> None:
-        self.row_set = rows
         self.questions = questions
         self.settled = settled
         lengths = last - first
@@ -82,19 +88,8 @@ class Pairs:
         k = questions.k[question]
         sees = (rows.column("visible_from")[row] <= k) & (k < rows.column("visible_to")[row])
         self._seen_before = running_total(sees)
-        self.rows, self.question = row[sees], question[sees]
-        self._columns: dict[str, Array] = {}
-
-    def column(self, name: str) -> Array:
-        """A column of the rows, for each pair."""
-        if name not in self._columns:
-            self._columns[name] = self.row_set.column(name)[self.rows]
-        return self._columns[name]
-
-    @cached_property
-    def limbs_before(self) -> tuple[Array, ...]:
-        """The running total of each limb of the column `value`."""
-        return tuple(running_total(limb[self.rows]) for limb in self.row_set.limbs)
+        self.question = question[sees]
+        super().__init__(rows, row[sees])
 
     @property
     def t(self) -> Array:

@@ -279,7 +279,8 @@ def _create_refreshed(con: duckdb.DuckDBPyConnection, patients: Sequence[tuple[s
 def _ranges(con: duckdb.DuckDBPyConnection, plan: Plan, rows: int) -> list[tuple[int, int]]:
     """All buckets, in ranges that hold about so many rows."""
     together = buckets_holding(con, plan, rows)
-    return [(at, at + together - 1) for at in range(0, bucket_count(con), together)]
+    count = bucket_count(con)
+    return [(first, min(first + together, count) - 1) for first in range(0, count, together)]
 
 
 def _changed_answers(

@@ -5,11 +5,9 @@ In go the instants of all persons of a pass, one person after the other, and whe
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from fhir_features.features.arrays import Array
 
 _LARGEST = np.iinfo(np.int64).max
 # Later than the year 9999, and early enough to be told apart from the year 1 within one number.

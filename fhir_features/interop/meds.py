@@ -31,7 +31,7 @@ from fhir_features.features.counting import (
     listed,
 )
 from fhir_features.features.spine import KEYS, TIME
-from fhir_features.lake import bucket_count, patient_hash_sql
+from fhir_features.lake import bucket_count, in_buckets_sql, patient_hash_sql
 
 if TYPE_CHECKING:
     from fhir_features.features import TrainingSet
@@ -45,12 +45,16 @@ def _subject_id(row: str) -> str:
     return f"CAST({hashed} >> 1 AS BIGINT)"
 
 
+def _here(column: str) -> str:
+    return in_buckets_sql(column, "$first", "$last")
+
+
 def _events(table: str, code: str, counts: str, *, numeric: str, text: str, unit: str, joins: str = "") -> str:
     return f"""SELECT
   e.site, e.patient_id, greatest(e.known_at, e.effective_at) AS known, {code} AS code, {numeric} AS numeric_value,
   {text} AS text_value, {unit} AS unit, e.effective_at, e.known_to
 FROM lake.canonical_{table} e{joins}
-WHERE e.bucket BETWEEN $first AND $last
+WHERE {_here("e.bucket")}
   AND {counts}"""
 
 
@@ -112,20 +116,20 @@ WHERE deceased""",
 _SHARD = f"""WITH first_closings AS (
   SELECT version_no, state, min(closed_at) AS known_to
   FROM lake.closings
-  WHERE bucket BETWEEN $first AND $last
+  WHERE {_here("bucket")}
   GROUP BY ALL
 ),
 stays AS (
   SELECT e.*, c.known_to
   FROM lake.encounters e
   LEFT JOIN first_closings c USING (version_no, state)
-  WHERE bucket BETWEEN $first AND $last
+  WHERE {_here("bucket")}
 ),
 newest_patients AS (
   SELECT e.*, c.known_to
   FROM lake.patients e
   LEFT JOIN first_closings c USING (version_no, state)
-  WHERE bucket BETWEEN $first AND $last
+  WHERE {_here("bucket")}
   QUALIFY row_number() OVER (PARTITION BY site, patient_id ORDER BY known_at DESC, version DESC) = 1
 ),
 events AS (

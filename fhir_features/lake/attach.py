@@ -246,6 +246,12 @@ def bucket_sql(site: str, patient_id: str, buckets: int) -> str:
     return f"CAST({patient_hash_sql(site, patient_id)} % {int(buckets)} AS USMALLINT)"
 
 
+def in_buckets_sql(column: str, first: str, last: str) -> str:
+    """Whether a column of buckets lies between two SQL expressions. Compared with a wider type than its own, the column
+    would be cast, and no row group skipped."""
+    return f"{column} BETWEEN CAST({first} AS USMALLINT) AND CAST({last} AS USMALLINT)"
+
+
 def identifier(name: str) -> str:
     """A name as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import duckdb
 
+from fhir_features.lake.attach import in_buckets_sql
 from fhir_features.lake.ledger import WATERMARKS
 from fhir_features.lake.schema import EVENT_TABLES, MEDICATION_REQUESTS
 
@@ -47,7 +48,7 @@ WITH first_closings AS (
   SELECT version_no, state, min(closed_at) AS known_to
   FROM lake.closings
   WHERE resource_type = '{resource_type}' AND store_seq <= {as_of}
-    AND bucket BETWEEN CAST(first_bucket AS USMALLINT) AND CAST(last_bucket AS USMALLINT)
+    AND {in_buckets_sql("bucket", "first_bucket", "last_bucket")}
   GROUP BY ALL
 ),
 first_medications AS (
@@ -60,7 +61,7 @@ SELECT e.*{code}, c.known_to
 FROM lake.{table.name} e
 LEFT JOIN first_closings c USING (version_no, state){joins}
 WHERE e.store_seq <= {as_of}
-  AND e.bucket BETWEEN CAST(first_bucket AS USMALLINT) AND CAST(last_bucket AS USMALLINT)""")
+  AND {in_buckets_sql("e.bucket", "first_bucket", "last_bucket")}""")
         con.execute(f"CREATE OR REPLACE TEMP VIEW {table.name} AS FROM {table.name}_in(0, {_LAST_BUCKET})")
     for name in ("codings", "units"):
         con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM lake.{name} WHERE store_seq <= {as_of}")
