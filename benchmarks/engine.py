@@ -98,7 +98,7 @@ COMPARED: dict[str, tuple[Case, str | None, int]] = {
 
 def make_lake(folder: Path, case: Case) -> None:
     """Write patients, events, corrections and closings in one commit."""
-    from fhir_features.lake import bucket_sql, commit, writing
+    from fhir_features.lake import add_measured_units, bucket_sql, commit, writing
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "fhir_features.toml").write_text(CONFIG)
@@ -152,6 +152,7 @@ SELECT 'north', {bucket} AS bucket, patient_id, 'Observation', 'o' || n, '1', n,
 FROM drawn
 WHERE is_corrected
 ORDER BY bucket""")
+        add_measured_units(con, "lake.observations", seq)
         con.execute("INSERT INTO lake.commits (store_seq) VALUES (?)", [seq])
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from fhir_features.lake import EVENT_TABLES, bucket_sql, commit, connect, identifier
+from fhir_features.lake import EVENT_TABLES, add_measured_units, bucket_sql, commit, connect, identifier
 from fhir_features.lake.schema import TABLES
 from fhir_features.ontology import load_ontologies
 
@@ -181,6 +181,7 @@ def fill(con: duckdb.DuckDBPyConnection, rows: LakeRows, *, buckets: int, store_
         order = f" ORDER BY {', '.join(identifier(column) for column in table.sort)}" if store_seq is not None else ""
         con.execute(f"INSERT INTO lake.{name} SELECT {', '.join(columns)} FROM rows_in{order}")
         con.unregister("rows_in")
+    add_measured_units(con, "lake.observations", store_seq or rows.store_seq)
 
 
 def write_commits(con: duckdb.DuckDBPyConnection, rows: LakeRows, *, buckets: int) -> None:
@@ -201,7 +202,7 @@ def memory_lake(*, buckets: int = 4) -> duckdb.DuckDBPyConnection:
     for table in TABLES:
         columns = ", ".join(f"{identifier(name)} {kind}" for name, kind in table.columns)
         con.execute(f"CREATE TABLE lake.{table.name} ({columns})")
-    con.execute("INSERT INTO lake.meta VALUES ('format_version', '5'), ('buckets', ?)", [str(buckets)])
+    con.execute("INSERT INTO lake.meta VALUES ('format_version', '6'), ('buckets', ?)", [str(buckets)])
     con.execute(f"SET VARIABLE lake_buckets = {buckets}")
     return con
 

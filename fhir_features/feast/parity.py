@@ -189,7 +189,7 @@ def _offline(con: duckdb.DuckDBPyConnection, view: FeatureView, sampled: Sequenc
         stand_at(con, ontologies(), store_seq)
         ask(con, pa.table(questions))
         create_members(con, ontologies(), plan)
-        for answered in answers(con, ontologies(), plan):
+        for answered in answers(con, plan):
             places_answered, *columns = (column.to_pylist() for column in answered.columns)
             for place, *values in zip(places_answered, *columns, strict=True):
                 found[place] = values

@@ -214,7 +214,7 @@ def _first_rows(con: duckdb.DuckDBPyConnection, known: Ontologies, spine: FirstS
     turns = (1, 1)
     while (questions := con.execute(_OPEN_QUESTIONS, turns).to_arrow_table()).num_rows:
         ask(con, questions)
-        for answered in answers(con, known, plan):
+        for answered in answers(con, plan):
             con.register("answered", answered)
             con.execute(_ADD_FIRSTS)
             con.unregister("answered")

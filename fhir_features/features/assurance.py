@@ -24,7 +24,7 @@ from fhir_features.features.nodes import Feature
 from fhir_features.features.spine import INSTANT
 from fhir_features.features.terms import create_members
 from fhir_features.features.view import FeatureView
-from fhir_features.lake import EVENT_TABLES, in_memory
+from fhir_features.lake import EVENT_TABLES, add_measured_units, in_memory
 from fhir_features.ontology import Ontologies, parse_concept
 
 _TYPE_OF = {table.name: resource_type for resource_type, table in EVENT_TABLES.items()}
@@ -118,6 +118,7 @@ def _fill(con: duckdb.DuckDBPyConnection, patients: list[Invented]) -> None:
         con.register("written", pa.Table.from_pylist([{**row, "store_seq": 1} for row in rows], schema=schema))
         con.execute(f"INSERT INTO lake.{name} SELECT * FROM written")
         con.unregister("written")
+    add_measured_units(con, "lake.observations", 1)
 
 
 def _encode(row: dict[str, Any], codes: dict[str, int], units: dict[str, int]) -> None:
@@ -144,7 +145,7 @@ def _answers(
     plan = compile_features((feature,))
     create_members(con, known, plan)
     got: dict[int, Any] = {}
-    for table in answers(con, known, plan):
+    for table in answers(con, plan):
         got |= dict(zip(table["question"].to_pylist(), table[feature.name].to_pylist(), strict=True))
     return got
 

@@ -85,7 +85,7 @@ def audit_leakage(
     create_members(con, known, plan)
     values = _values(spine, value, feature, plan.schema.field(feature.name).type)
     questions = _as_served(spine, serving, known_as_of)
-    answer = _answers(con, known, plan, questions)
+    answer = _answers(con, plan, questions)
     fine = _same(values, answer)
     missing = pc.and_(pc.is_null(values), pc.is_valid(answer)).to_numpy(zero_copy_only=False)
     asked_again = _asked_again(questions, spine, ~fine & ~missing)
@@ -133,10 +133,10 @@ def _values(spine: pa.Table, value: str, feature: Feature, wanted: pa.DataType) 
         ) from None
 
 
-def _answers(con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan, questions: pa.Table) -> pa.Array:
+def _answers(con: duckdb.DuckDBPyConnection, plan: Plan, questions: pa.Table) -> pa.Array:
     """The answers to questions (question, site, patient_id, t, k), in the order of their numbers."""
     ask(con, questions)
-    found = pa.concat_tables(list(answers(con, known, plan)) or [plan.schema.empty_table()])
+    found = pa.concat_tables(list(answers(con, plan)) or [plan.schema.empty_table()])
     return found.sort_by("question").column(plan.names[0]).combine_chunks()
 
 
@@ -170,7 +170,7 @@ def _known_from(
             "SELECT * FROM later_questions WHERE question >= ? AND question < ? ORDER BY question",
             [start, start + _QUESTIONS_A_PASS],
         ).to_arrow_table()
-        answer = _answers(con, known, plan, asked.drop_columns("row"))
+        answer = _answers(con, plan, asked.drop_columns("row"))
         places = asked["row"].combine_chunks()
         same = _same(values.take(places), answer)
         np.minimum.at(first, places.to_numpy()[same], asked["k"].cast(pa.int64()).to_numpy()[same])

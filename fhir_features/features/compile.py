@@ -16,8 +16,8 @@ from fhir_features.features import counting
 from fhir_features.features.nodes import Aggregate, Expression, Feature, Kind, Number, PatientFact, Rows, Value, Window
 from fhir_features.features.operators import ARROW_TYPES, EXPRESSIONS, OPERATORS, PATIENT_OPERATORS
 
-_SOURCES = "".join(f"\n    WHEN '{name}' THEN {place}" for place, name in enumerate(counting.KNOWN_AT_SOURCES, start=1))
-_SOURCE = f"CAST(CASE e.known_at_source{_SOURCES}\n    ELSE 0\n  END AS UTINYINT)"
+# Its place among them, from 1 on. A function of a text is computed once a word where a file has a dictionary of words.
+_SOURCE = f"CAST(coalesce(list_position({list(counting.KNOWN_AT_SOURCES)}, e.known_at_source), 0) AS UTINYINT)"
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,7 @@ def _rows_of(table: str, chosen: tuple[Selection, ...], columns: dict[str, str])
   CAST({excluded} AS UTINYINT) AS excluded{listed}
 FROM {table}_in($first_bucket, $last_bucket) e
 JOIN asked_people a
-  ON a.bucket = e.bucket
-  AND a.site = e.site
+  ON a.site = e.site
   AND a.patient_id = e.patient_id{joins}
 WHERE a.asked_bucket BETWEEN $first_asked AND $last_asked
   AND e.known_at <= a.last_k{where}"""

@@ -49,6 +49,12 @@ def listed(words: tuple[str, ...]) -> str:
     return "(" + ", ".join(literal(word) for word in words) + ")"
 
 
+def _one_of(column: str, words: tuple[str, ...]) -> str:
+    """Whether a column has one of the words. IN is computed by a join, row by row; a function of a text once a word
+    where a file has a dictionary of words."""
+    return f"list_contains({list(words)}, {column})"
+
+
 def _days_after(start: str, days: str) -> str:
     # An absurd length would overflow, and is as good as endless. least() would make one of null.
     length = f"CASE WHEN {days} > {_LONGEST_DAYS} THEN {_LONGEST_DAYS} ELSE {days} END"
@@ -84,23 +90,23 @@ LEFT JOIN conversions c
 
 _RULES: dict[str, dict[str, str]] = {
     "observations": {
-        "its status does not count": f"e.status IN {listed(OBSERVATION_STATUSES)}",
+        "its status does not count": _one_of("e.status", OBSERVATION_STATUSES),
         "it has no value": "e.absent_reason IS NULL",
         "its result is no number": "(NOT m.needs_number OR e.value_number IS NOT NULL)",
     },
     "conditions": {
         "its verification status does not count": (
-            f"(e.verification_status IN {listed(VERIFICATION_STATUSES)} OR e.verification_status IS NULL)"
+            f"({_one_of('e.verification_status', VERIFICATION_STATUSES)} OR e.verification_status IS NULL)"
         ),
     },
     "medication_requests": {
-        "its status does not count": f"e.status IN {listed(MEDICATION_STATUSES)}",
+        "its status does not count": _one_of("e.status", MEDICATION_STATUSES),
         "it is an order not to give": "NOT coalesce(e.do_not_perform, false)",
         "its intent does not count": (
-            f"(e.intent IN {listed(ORDER_INTENTS)} OR (e.reported AND e.intent IN {listed(REPORTED_INTENTS)}))"
+            f"({_one_of('e.intent', ORDER_INTENTS)} OR (e.reported AND {_one_of('e.intent', REPORTED_INTENTS)}))"
         ),
     },
-    "encounters": {"its status does not count": f"e.status IN {listed(ENCOUNTER_STATUSES)}"},
+    "encounters": {"its status does not count": _one_of("e.status", ENCOUNTER_STATUSES)},
 }
 
 # What a selection may ask for beside its members: field, rule, predicate.
@@ -198,7 +204,7 @@ ROW_COLUMNS: dict[str, dict[str, str]] = {
         # TIME section C: without a clinical status an encounter diagnosis is active during its encounter.
         "activity": (
             "CASE\n"
-            f"    WHEN e.clinical_status IN {listed(ACTIVE_CLINICAL_STATUSES)} THEN {ACTIVE_NOW}\n"
+            f"    WHEN {_one_of('e.clinical_status', ACTIVE_CLINICAL_STATUSES)} THEN {ACTIVE_NOW}\n"
             "    WHEN e.clinical_status IS NOT NULL THEN 0\n"
             f"    WHEN list_contains(e.categories, 'encounter-diagnosis') THEN {ACTIVE_DURING_ENCOUNTER}\n"
             f"    ELSE {ACTIVE_NOW}\n"
@@ -209,10 +215,10 @@ ROW_COLUMNS: dict[str, dict[str, str]] = {
     "medication_requests": {
         "concept": "v.concept",
         "ingredients": "coalesce(i.ingredients, [])",
-        "is_in_force": f"e.status IN {listed(ACTIVE_MEDICATION_STATUSES)}",
+        "is_in_force": _one_of("e.status", ACTIVE_MEDICATION_STATUSES),
         "ends_at": ENDS_AT,
         # What is known to be over, or on hold, covered at most until that was known.
-        "covers_to": f"CASE WHEN e.status IN {listed(ACTIVE_MEDICATION_STATUSES)} THEN {ENDS_AT}\n"
+        "covers_to": f"CASE WHEN {_one_of('e.status', ACTIVE_MEDICATION_STATUSES)} THEN {ENDS_AT}\n"
         f"    ELSE least({ENDS_AT}, e.known_at) END",
         "encounter_id": "e.encounter_id",
     },

@@ -25,7 +25,7 @@ from fhir_features.features.operators import EXPRESSIONS, OPERATORS
 from fhir_features.features.people import create_people
 from fhir_features.features.stays import ACTIVE, Stays
 from fhir_features.features.summary import Summary
-from fhir_features.features.terms import create_conversions, create_resolved
+from fhir_features.features.terms import create_resolved
 from fhir_features.lake import bucket_count, bucket_sql, create_views, in_buckets_sql
 from fhir_features.ontology import Ontologies
 
@@ -58,7 +58,7 @@ def ask(con: duckdb.DuckDBPyConnection, questions: pa.Table) -> None:
 CREATE OR REPLACE TEMP TABLE persons AS
 SELECT
   CAST(row_number() OVER (ORDER BY bucket, site, patient_id) - 1 AS INTEGER) AS person, site, bucket, patient_id
-FROM (SELECT DISTINCT site, {bucket} AS bucket, patient_id FROM questions_in)""")
+FROM (SELECT site, {bucket} AS bucket, patient_id FROM (SELECT DISTINCT site, patient_id FROM questions_in))""")
     con.execute("""
 CREATE OR REPLACE TEMP TABLE asked AS
 SELECT question, person, t, k
@@ -70,7 +70,6 @@ ORDER BY person, t, k""")
 
 def answers(
     con: duckdb.DuckDBPyConnection,
-    known: Ontologies,
     plan: Plan,
     *,
     summary: Summary | None = None,
@@ -84,8 +83,6 @@ def answers(
     is T, and of which a patient has many.
     """
     _create_asked_people(con)
-    if "observations" in plan.asked:
-        create_conversions(con, known, plan.selections["observations"])
     size = questions_a_pass or max(1, _ANSWERS_A_PASS // len(plan.features))
     for first, last in _passes(con, plan, size):
         yield _Pass(con, plan, first, last, summary, carry).answers()

@@ -90,7 +90,7 @@ def explain(
 def _answer(con: duckdb.DuckDBPyConnection, known: Ontologies, feature: Feature) -> Any:
     plan = compile_features((feature,))
     create_members(con, known, plan)
-    return next(answers(con, known, plan)).column(feature.name)[0].as_py()
+    return next(answers(con, plan)).column(feature.name)[0].as_py()
 
 
 def _judged(con: duckdb.DuckDBPyConnection, value: Aggregate | PatientFact, t: dt.datetime) -> pa.Table:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from fhir_features.errors import SpineError, UsageError, did_you_mean
@@ -206,7 +207,7 @@ def retrieve(
             raise SpineError(f"the entity frame has a column '{name}', as a feature has: rename it")
     summary = Summary(rows=spine.num_rows)
     unknown, incomplete = np.zeros(spine.num_rows, bool), np.zeros(spine.num_rows, bool)
-    columns: dict[str, pa.ChunkedArray] = {}
+    columns: dict[str, pa.Array] = {}
     known = wanted[0].locked.known
     stand_at(con, known, store_seq)
     for one_serving, served_alike in _by_serving(wanted, serving).items():
@@ -219,7 +220,7 @@ def retrieve(
                 stand_at(con, known, store_seq)
             plan = compile_features(request.features)
             create_members(con, known, plan)
-            columns.update(_in_rows(answers(con, known, plan, summary=summary), plan, places))
+            columns.update(_in_rows(answers(con, plan, summary=summary), plan, places))
             summary.absent += absent_features(con, plan)
             incomplete |= np.isin(places, incomplete_questions(con, resource_types(plan)))
     summary.unknown_patients = int(unknown.sum())
@@ -238,16 +239,19 @@ def retrieve(
     return TrainingSet(table, summary, provenance, spines)
 
 
-def _in_rows(passes: Iterator[pa.Table], plan: Plan, places: NDArray[np.int64]) -> dict[str, pa.ChunkedArray]:
+def _in_rows(passes: Iterator[pa.Table], plan: Plan, places: NDArray[np.int64]) -> dict[str, pa.Array]:
     """The answers of each feature in the order of the spine's rows; each pass lets go of a column once it is taken."""
     answered = list(passes) or [plan.schema.empty_table()]
     question = pa.chunked_array([part.column("question").chunk(0) for part in answered]).to_numpy()
     place_of = np.empty(len(question), np.int64)
     place_of[question] = np.arange(len(question))
     taken = pa.array(place_of[places])
-    columns: dict[str, pa.ChunkedArray] = {}
+    columns: dict[str, pa.Array] = {}
+    # Arrow's own pool returns and takes back the memory of each column, which takes longer than to fill it.
+    pool = pa.system_memory_pool()
     for name in answered[0].column_names[1:]:
-        columns[name] = pa.chunked_array([part.column(name).combine_chunks() for part in answered]).take(taken)
+        parts = [part.column(name).combine_chunks() for part in answered]
+        columns[name] = pc.take(pa.concat_arrays(parts, memory_pool=pool), taken, memory_pool=pool)
         answered = [part.drop_columns(name) for part in answered]
     return columns
 

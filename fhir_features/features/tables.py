@@ -95,7 +95,7 @@ def _build(con: duckdb.DuckDBPyConnection, known: Ontologies, view: FeatureView,
     create_spans(con, plan, serving, spans)
     fills = any(span.built_to == START for span in spans)
     ranges = _ranges(con, plan, _ROWS_A_PASS if fills else _ROWS_A_PASS_OF_NEWS)
-    answered = _changed_answers(con, known, plan, serving, store_seq, ranges)
+    answered = _changed_answers(con, plan, serving, store_seq, ranges)
     rows = write_file(file, table_schema(plan, view, now), answered)
     return Build(view.name, view.version, file, rows, watermarks)
 
@@ -154,7 +154,7 @@ def _refresh(
     create_spans(con, plan, serving, spans)
     buckets = _create_refreshed(con, patients)
     condition = "(site, patient_id) IN (SELECT (site, patient_id) FROM refreshed)"
-    answered = _changed_answers(con, known, plan, serving, store_seq, buckets, condition)
+    answered = _changed_answers(con, plan, serving, store_seq, buckets, condition)
     file = table / refresh_name(table, spans, store_seq)
     rows = write_file(file, table_schema(plan, view, now), answered)
     return Build(view.name, view.version, file, rows, before.watermarks)
@@ -197,7 +197,7 @@ def _restate(
     create_previous(con, plan, checked_files(table))
     create_members(con, known, plan)
     create_spans(con, plan, serving, spans)
-    answered = _changed_answers(con, known, plan, serving, store_seq, _ranges(con, plan, _ROWS_A_PASS))
+    answered = _changed_answers(con, plan, serving, store_seq, _ranges(con, plan, _ROWS_A_PASS))
     rows = write_file(file, table_schema(plan, view, now), answered)
     return Build(view.name, view.version, file, rows, now.watermarks)
 
@@ -285,7 +285,6 @@ def _ranges(con: duckdb.DuckDBPyConnection, plan: Plan, rows: int) -> list[tuple
 
 def _changed_answers(
     con: duckdb.DuckDBPyConnection,
-    known: Ontologies,
     plan: Plan,
     serving: Serving,
     store_seq: int,
@@ -295,5 +294,5 @@ def _changed_answers(
     """The rows to write of patients that meet a condition, one range of buckets after the other."""
     for buckets in ranges:
         create_questions(con, plan, serving, buckets, condition)
-        for answered in answers(con, known, plan, carry=True):
+        for answered in answers(con, plan, carry=True):
             yield changed_rows(con, plan, answered, store_seq)

@@ -95,7 +95,8 @@ GROUP BY code_id""")
 
 
 def create_members(con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan) -> None:
-    """Create the temporary tables `<table>_members`: for each selection its code_ids, and what else it asks of a row.
+    """Create the temporary tables `<table>_members`: for each selection its code_ids, and what else it asks of a row;
+    and of results `conversions`, for the pairs of code and unit that the lake holds.
 
     `start_us` is how far its windows reach back from T, null for ever. A code_id is a member when any of its concepts,
     mapped ones included, is in the expanded concept set.
@@ -108,12 +109,13 @@ def create_members(con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan
             code_ids = [None] if isinstance(chosen, Encounters) else _code_ids(con, known, chosen.concepts)
             rows += [(number, code_id, *asked) for code_id in code_ids]
         _create(con, f"{table}_members", _MEMBERS, rows)
+    if "observations" in plan.asked:
+        _create_conversions(con, known, plan.selections["observations"])
     if "ingredients i" in plan.sql:
         _create_ingredients(con, known)
 
 
-def create_conversions(con: duckdb.DuckDBPyConnection, known: Ontologies, selections: Sequence[Rows]) -> None:
-    """Create the temporary table `conversions`, for the pairs of code and unit that the patients' buckets hold."""
+def _create_conversions(con: duckdb.DuckDBPyConnection, known: Ontologies, selections: Sequence[Rows]) -> None:
     units = {
         number: chosen.unit
         for number, chosen in enumerate(selections)
@@ -165,19 +167,14 @@ def _pairs(con: duckdb.DuckDBPyConnection, known: Ontologies) -> list[tuple[Any,
     """Of each selection the pairs of code and unit, with the code's LOINC code, and the unit as UCUM and as written."""
     return con.execute(
         """
-WITH pairs AS (
-  SELECT DISTINCT code_id, unit_id
-  FROM lake.observations
-  WHERE bucket IN (SELECT DISTINCT bucket FROM asked_people)
-),
-loinc_codes AS (
+WITH loinc_codes AS (
   SELECT code_id, min(code) AS loinc
   FROM resolved
   WHERE system = 'loinc'
   GROUP BY code_id
 )
 SELECT m.selection, code_id, unit_id, loinc, ucum, units.system, units.code, unit
-FROM pairs
+FROM measured_units
 JOIN observations_members m USING (code_id)
 LEFT JOIN loinc_codes USING (code_id)
 LEFT JOIN units USING (unit_id)

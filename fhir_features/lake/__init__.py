@@ -16,6 +16,7 @@ from fhir_features.lake.attach import (
     writing,
 )
 from fhir_features.lake.evidence import Evidence, create_received_versions, evidence
+from fhir_features.lake.measured import add_measured_units
 from fhir_features.lake.scan import create_views, newest_store_seq
 from fhir_features.lake.schema import EVENT_TABLES
 from fhir_features.lake.table import Table
@@ -25,6 +26,7 @@ __all__ = [
     "EVENT_TABLES",
     "Evidence",
     "Table",
+    "add_measured_units",
     "bucket_count",
     "bucket_sql",
     "code_counts",

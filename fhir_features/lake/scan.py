@@ -2,8 +2,8 @@
 
 In goes a connection with the lake attached; out come temporary views `patients`, `encounters`, `observations`,
 `conditions` and `medication_requests`, whose rows are the versions of the event table with one more column, `known_to`
-(null while the version is open), and the dictionaries `codings` and `units`. `patients_in(first, last)` and so on give
-the rows of some buckets, and read no others.
+(null while the version is open), and the dictionaries `codings`, `units` and `measured_units`. `patients_in(first,
+last)` and so on give the rows of some buckets, and read no others.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ LEFT JOIN first_closings c USING (version_no, state){joins}
 WHERE e.store_seq <= {as_of}
   AND {in_buckets_sql("e.bucket", "first_bucket", "last_bucket")}""")
         con.execute(f"CREATE OR REPLACE TEMP VIEW {table.name} AS FROM {table.name}_in(0, {_LAST_BUCKET})")
-    for name in ("codings", "units"):
+    for name in ("codings", "units", "measured_units"):
         con.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM lake.{name} WHERE store_seq <= {as_of}")
     con.execute(f"""
 CREATE OR REPLACE TEMP VIEW {WATERMARKS.name} AS

@@ -10,7 +10,7 @@ from __future__ import annotations
 from fhir_features.lake.ledger import COMMITS, FINDINGS, META, QUARANTINE, QUARANTINE_RESOLVED, WATERMARKS
 from fhir_features.lake.table import Columns, Table
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 # What every event row has, in this order, before the columns of its type.
 _EVENT: Columns = (
@@ -236,6 +236,13 @@ UNITS = Table(
     ("unit_id",),
 )
 
+# In which units the numbers of each code came, null for none: what a feature may have to convert.
+MEASURED_UNITS = Table(
+    "measured_units",
+    (("code_id", "BIGINT"), ("unit_id", "BIGINT"), ("store_seq", "BIGINT")),
+    ("code_id", "unit_id"),
+)
+
 # What each code_id means under a lock: ranked concepts, rank 0 the canonical one (fhir_features.ontology).
 RESOLUTION = Table(
     "resolution",
@@ -320,6 +327,7 @@ TABLES: tuple[Table, ...] = (
     CLOSINGS,
     CODINGS,
     UNITS,
+    MEASURED_UNITS,
     RESOLUTION,
     UNIT_RESOLUTION,
     MEDICATIONS,

@@ -11,7 +11,7 @@ import shutil
 import duckdb
 
 from fhir_features.files import parquet_in
-from fhir_features.lake import EVENT_TABLES, bucket_sql, identifier, literal, spill_folder
+from fhir_features.lake import EVENT_TABLES, add_measured_units, bucket_sql, identifier, literal, spill_folder
 from fhir_features.normalize.staging import staged
 from fhir_features.sources import LandedRun
 
@@ -110,6 +110,7 @@ JOIN homes h USING (row_no)
 ORDER BY row_no""")
     for resource_type in EVENT_TABLES:
         _insert_rows(con, resource_type, event_sql(resource_type, run, store_seq, zone), buckets)
+    add_measured_units(con, staged("Observation"), store_seq)
     origin = f"{literal(run.source)}, {literal(run.run_id)}, {store_seq}"
     con.execute(f"""
 INSERT INTO lake.medications

@@ -79,7 +79,7 @@ def _create_answered(con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Pl
     con.register("no_answers", plan.schema.empty_table())
     con.execute("CREATE OR REPLACE TEMP TABLE answered AS SELECT NULL::VARCHAR AS site, * FROM no_answers")
     con.unregister("no_answers")
-    for part in answers(con, known, plan):
+    for part in answers(con, plan):
         con.register("part", part)
         con.execute(
             "INSERT INTO answered SELECT site, part.* FROM part JOIN asked USING (question) JOIN persons USING (person)"

@@ -55,7 +55,7 @@ def ask_engine(rows: LakeRows, view: FeatureView, asked: Questions, **how: Any) 
     ask(con, table)
     plan = compile_features(view.features)
     create_members(con, ontologies(), plan)
-    tables = list(answers(con, ontologies(), plan, **how))
+    tables = list(answers(con, plan, **how))
     return pa.concat_tables(tables).sort_by("question").drop_columns("question").to_pylist()
 
 

@@ -87,7 +87,7 @@ def engine_at(view: FeatureView, asked: Asked, store_seq: int) -> list[dict[str,
     ask(con, table)
     plan = compile_features(view.features)
     create_members(con, ontologies(), plan)
-    answered = pa.concat_tables(list(answers(con, ontologies(), plan)))
+    answered = pa.concat_tables(list(answers(con, plan)))
     return answered.sort_by("question").drop_columns("question").to_pylist()
 
 

@@ -15,7 +15,6 @@ from lake_rows import LakeRows, at, memory_lake, refill
 from fhir_features.features import patient
 from fhir_features.features.compile import compile_features
 from fhir_features.features.engine import answers, ask
-from fhir_features.features.terms import ontologies
 from fhir_features.lake import bucket_sql, create_views
 
 PAIRS = 100_000
@@ -109,9 +108,7 @@ def test_the_engine_answers_each_pair_with_its_own(con: duckdb.DuckDBPyConnectio
     create_views(con, 1)
     instant = pa.array([at("2030-01-01")] * len(some), pa.timestamp("us", tz="UTC"))
     ask(con, frame(some).rename_columns({"n": "question"}).append_column("t", instant).append_column("k", instant))
-    told = pa.concat_tables(answers(con, ontologies(), compile_features((patient.sex().named("sex"),)))).sort_by(
-        "question"
-    )
+    told = pa.concat_tables(answers(con, compile_features((patient.sex().named("sex"),)))).sort_by("question")
     assert told["sex"].to_pylist() == [f"{number}" for number in range(len(some))]
 
 

@@ -160,7 +160,7 @@ def ask_engine(
     ask(con, pa.table(columns))
     plan = compile_features(view.features)
     create_members(con, ontologies(), plan)
-    answered = pa.concat_tables(list(answers(con, ontologies(), plan)))
+    answered = pa.concat_tables(list(answers(con, plan)))
     con.close()
     return answered.sort_by("question").to_pylist()
 
