@@ -35,6 +35,12 @@ _ROWS_A_PASS = 1_500_000
 # DuckDB reserves the memory of a whole batch of rows, also for the last one, and for none.
 _ROWS_A_BATCH = 100_000
 
+# In the order of the table, which DuckDB keeps: https://duckdb.org/docs/stable/sql/dialect/order_preservation
+_ASKED = """
+SELECT question, person, epoch_us(t) AS t, epoch_us(k) AS k
+FROM asked
+WHERE person BETWEEN ? AND ?"""
+
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _YEAR_1 = -62_135_596_800_000_000
 
@@ -50,7 +56,7 @@ def ask(con: duckdb.DuckDBPyConnection, questions: pa.Table) -> None:
 
     `question` is a distinct whole number; t and k are UTC instants, K of TIME rule 1 never later than T. They are the
     temporary tables `persons` (person: numbered from 0 in the order of bucket, site and patient_id) and `asked`
-    (question, person, t, k).
+    (question, person, t, k), which keeps the order of its columns from person on.
     """
     con.register("questions_in", questions)
     bucket = bucket_sql("site", "patient_id", bucket_count(con))
@@ -64,7 +70,7 @@ CREATE OR REPLACE TEMP TABLE asked AS
 SELECT question, person, t, k
 FROM questions_in
 JOIN persons USING (site, patient_id)
-ORDER BY person, t, k""")
+ORDER BY person, t, k, question""")
     con.unregister("questions_in")
 
 
@@ -175,15 +181,10 @@ class _Pass:
 
     def _asked(self) -> tuple[Questions, int]:
         """The questions, their persons numbered from 0, and the number that the first person has in `persons`."""
-        table = self._con.execute(
-            """
-SELECT question, person, epoch_us(t) AS t, epoch_us(k) AS k
-FROM asked
-JOIN persons USING (person)
-WHERE bucket BETWEEN ? AND ?
-ORDER BY person, t, k, question""",
-            self._buckets,
-        ).to_arrow_table()
+        ((first, last),) = self._con.execute(
+            "SELECT min(person), max(person) FROM persons WHERE bucket BETWEEN ? AND ?", self._buckets
+        ).fetchall()
+        table = self._con.execute(_ASKED, (first, last)).to_arrow_table()
         # Copies, because the answers keep the questions' numbers, and these would keep a whole batch.
         question, person, t, k = (column.to_numpy().copy() for column in table.columns)
         return Questions(question, person - person[0], t, k), int(person[0])
