@@ -15,7 +15,7 @@ import duckdb
 from fhir_features.config import Source
 from fhir_features.lake import literal
 from fhir_features.normalize.policies import HAVE_CATEGORIES, SERVER_AT
-from fhir_features.normalize.staging import staged
+from fhir_features.normalize.staging import has_rows, staged
 from fhir_features.times import duration_us
 
 
@@ -255,7 +255,8 @@ def read_clocks(con: duckdb.DuckDBPyConnection, source: Source) -> None:
     )
     lags = {"bedside_lag": _lag(source.bedside_lag), "coding_lag": _lag(source.coding_lag)}
     for resource_type, clock in CLOCKS.items():
-        con.execute(_known_sql(resource_type, clock, lags, _elsewhere(source)))
+        if has_rows(con, resource_type):
+            con.execute(_known_sql(resource_type, clock, lags, _elsewhere(source)))
     con.execute(_VERSION_CLOCKS)
 
 

@@ -11,8 +11,8 @@ import shutil
 import duckdb
 
 from fhir_features.files import parquet_in
-from fhir_features.lake import EVENT_TABLES, add_measured_units, bucket_sql, identifier, literal, spill_folder
-from fhir_features.normalize.staging import staged
+from fhir_features.lake import EVENT_TABLES, add_measured_units, identifier, literal, spill_folder
+from fhir_features.normalize.staging import has_rows, staged
 from fhir_features.sources import LandedRun
 
 # Rows of events are wide: a million sorted at once, within the bound of memory, took twice as long as in parts.
@@ -99,17 +99,15 @@ LEFT JOIN encounters_of_conditions e ON e.resource_id = s.encounter_id AND p.enc
 
 def insert_events(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int, zone: str, buckets: int) -> None:
     """Insert the rows of all new versions, their closings and their entries of the index."""
-    bucket = bucket_sql(literal(run.site), "patient_id", buckets)
-    con.execute(f"CREATE OR REPLACE TEMP TABLE homes AS SELECT row_no, {bucket} AS bucket FROM new_versions")
     con.execute("""
 CREATE OR REPLACE TEMP TABLE placed AS
-SELECT v.row_no, h.bucket, v.patient_id, v.resource_id, v.version, v.version_no, c.state, c.known_at, c.known_at_source
+SELECT v.row_no, v.bucket, v.patient_id, v.resource_id, v.version, v.version_no, c.state, c.known_at, c.known_at_source
 FROM new_versions v
 JOIN clocks c USING (row_no)
-JOIN homes h USING (row_no)
 ORDER BY row_no""")
     for resource_type in EVENT_TABLES:
-        _insert_rows(con, resource_type, event_sql(resource_type, run, store_seq, zone), buckets)
+        if has_rows(con, resource_type):
+            _insert_rows(con, resource_type, event_sql(resource_type, run, store_seq, zone), buckets)
     add_measured_units(con, staged("Observation"), store_seq)
     origin = f"{literal(run.source)}, {literal(run.run_id)}, {store_seq}"
     con.execute(f"""
@@ -137,11 +135,10 @@ ORDER BY ALL""")
     con.execute(f"""
 INSERT INTO lake.versions
 SELECT {literal(run.site)}, v.resource_type, v.resource_id, v.version, v.version_no, v.version_id, v.outcome,
-  v.witnessed, v.withdrawn, h.bucket, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number,
+  v.witnessed, v.withdrawn, v.bucket, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number,
   v.history_place, v.received_at, v.content_hash, v.identity, v.row_no, {origin}
 FROM new_versions v
 JOIN version_clocks k USING (row_no)
-JOIN homes h USING (row_no)
 ORDER BY v.resource_type, v.resource_id, v.version""")
     con.execute(f"""
 INSERT INTO lake.closings
@@ -156,10 +153,8 @@ def _insert_rows(con: duckdb.DuckDBPyConnection, resource_type: str, rows: str, 
     to a file of its own. They are written apart first: to look through all for each part would be without bound."""
     table = EVENT_TABLES[resource_type]
     order = f"ORDER BY {', '.join(identifier(name) for name in table.sort)}"
-    ((count, last),) = con.execute(
-        f"SELECT count(*), max(row_no) FROM {staged(resource_type)} JOIN placed USING (row_no)"
-    ).fetchall()
-    together = max(1, buckets * ROWS_AT_ONCE // count) if count else buckets
+    ((count, last),) = con.execute(f"SELECT count(*), max(row_no) FROM {staged(resource_type)}").fetchall()
+    together = max(1, buckets * ROWS_AT_ONCE // count)
     if together >= buckets:
         con.execute(f"INSERT INTO lake.{table.name}\n{rows}\n{order}")
         return

@@ -82,6 +82,12 @@ def staged(resource_type: str) -> str:
     return f"staged_{table.name}"
 
 
+def has_rows(con: duckdb.DuckDBPyConnection, resource_type: str) -> bool:
+    """Whether anything of a resource type is staged: of what a run has nothing, nothing need be looked for."""
+    row = con.execute(f"SELECT EXISTS (FROM {staged(resource_type)})").fetchone()
+    return bool(row and row[0])
+
+
 class Staging:
     """Takes the batches of a run, one after the other, and stages them; with `spill`, raw rows in files there."""
 

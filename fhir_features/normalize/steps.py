@@ -48,7 +48,7 @@ def derive(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, until
     if until is not None:
         create_reopened(con, run)
     restate_versions(con, run, source)
-    close_versions(con, run, bucket_count(con))
+    close_versions(con, run)
 
 
 def insert(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import duckdb
 
 from fhir_features.config import Source
-from fhir_features.lake import bucket_sql, first_version_no, literal
+from fhir_features.lake import bucket_count, bucket_sql, first_version_no, literal
 from fhir_features.sources import LandedRun
 
 # The resources whose history the run is part of: those in it, and those that share an identity with one of them. A
@@ -54,7 +54,7 @@ FROM staged_versions"""
 _RECEIVED = """
 CREATE OR REPLACE TEMP VIEW received_versions AS
 SELECT
-  resource_type, resource_id, version_id, outcome, withdrawn, patient_id, last_updated,
+  resource_type, resource_id, version_id, outcome, withdrawn, patient_id, {bucket} AS bucket, last_updated,
   CASE WHEN regexp_full_match(version_id, '\\d{{1,18}}') THEN version_id::BIGINT END AS version_number,
   received_at, content_hash, identity, {first_id} AS first_id, row_no, {first_version_no} + row_no AS version_no,
   {source} AS source, {run_id} AS run_id, false AS is_held,
@@ -195,6 +195,7 @@ def order_versions(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Sourc
     backfills = [file_no for file_no, file in enumerate(run.files) if file.backfill]
     given = {
         "site": literal(run.site),
+        "bucket": bucket_sql(literal(run.site), "patient_id", bucket_count(con)),
         "first_version_no": str(first_version_no(con)),
         "source": literal(run.source),
         "run_id": literal(run.run_id),
@@ -271,7 +272,7 @@ closings AS (
   FROM restated_closings
 )
 SELECT
-  coalesce(bucket, {bucket}) AS bucket,
+  bucket,
   patient_id,
   resource_type,
   resource_id,
@@ -284,7 +285,6 @@ SELECT
 FROM closings"""
 
 
-def close_versions(con: duckdb.DuckDBPyConnection, run: LandedRun, buckets: int) -> None:
+def close_versions(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
     """Make `new_closings` from `ordered_versions`, `version_clocks` (row_no, known_at, states) and `restated`."""
-    site = literal(run.site)
-    con.execute(_CLOSINGS.format(site=site, bucket=bucket_sql(site, "patient_id", buckets)))
+    con.execute(_CLOSINGS.format(site=literal(run.site)))
