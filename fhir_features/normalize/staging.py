@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fhir_features.config import Source
 from fhir_features.files import parquet_in
@@ -82,6 +83,12 @@ def staged(resource_type: str) -> str:
     return f"staged_{table.name}"
 
 
+_RAW = {staged(resource_type): instants for resource_type, instants in _INSTANTS.items()}
+_INSTANTS_OF = {"staged_versions": _VERSION_INSTANTS, "staged_quarantine": (), "staged_findings": (), **_RAW}
+# About half a kilobyte each.
+_ROWS_TOGETHER = 60_000
+
+
 def has_rows(con: duckdb.DuckDBPyConnection, resource_type: str) -> bool:
     """Whether anything of a resource type is staged: of what a run has nothing, nothing need be looked for."""
     row = con.execute(f"SELECT EXISTS (FROM {staged(resource_type)})").fetchone()
@@ -96,6 +103,7 @@ class Staging:
         self._source = source
         self._spill = spill
         self._made: set[str] = set()
+        self._waiting: dict[str, list[pa.Table]] = {}
         self._codings: set[CodingRow] = set()
         self._units: set[UnitRow] = set()
         self.received = 0
@@ -104,11 +112,11 @@ class Staging:
 
     def add(self, batch: Batch) -> None:
         """Take the batch that comes next in the run."""
-        self._insert("staged_versions", batch.versions, _VERSION_INSTANTS)
-        self._insert("staged_quarantine", batch.quarantine, ())
-        self._insert("staged_findings", batch.findings, ())
+        self._take("staged_versions", batch.versions)
+        self._take("staged_quarantine", batch.quarantine)
+        self._take("staged_findings", batch.findings)
         for resource_type, rows in batch.rows.items():
-            self._insert(staged(resource_type), rows, _INSTANTS[resource_type], self._spill)
+            self._take(staged(resource_type), rows)
         self._codings.update(batch.codings)
         self._units.update(batch.units)
         self.ignored.update(batch.ignored)
@@ -116,13 +124,15 @@ class Staging:
         self.received += batch.received
 
     def finish(self) -> None:
-        """Move to the quarantine what has an instant that cannot be read, and make the tables that got no rows."""
-        self._quarantine_bad_instants("staged_versions")
+        """Make the tables that got no rows, and move to the quarantine what has an instant that cannot be read."""
         for resource_type, raw in RAW_TABLES.items():
-            if staged(resource_type) in self._made:
-                self._quarantine_bad_instants(staged(resource_type))
-            else:
-                self._insert(staged(resource_type), arrow_table(raw.columns, []), _INSTANTS[resource_type])
+            if staged(resource_type) not in self._waiting:
+                self._take(staged(resource_type), arrow_table(raw.columns, []))
+        for table, waiting in self._waiting.items():
+            if waiting:
+                self._insert(table)
+        for table in ("staged_versions", *map(staged, RAW_TABLES)):
+            self._quarantine_bad_instants(table)
 
     @property
     def codings(self) -> list[CodingRow]:
@@ -134,9 +144,19 @@ class Staging:
         """The units that the run met, by unit_id."""
         return sorted(self._units, key=lambda row: row[:1])
 
-    def _insert(self, table: str, rows: pa.Table, instants: tuple[Instant, ...], spill: Path | None = None) -> None:
-        if table in self._made and not rows.num_rows:
-            return
+    def _take(self, table: str, rows: pa.Table) -> None:
+        """Have rows of a batch wait for others: to stage them takes about as long for few as for many."""
+        place = rows.column_names.index("row_no")
+        rows = rows.set_column(place, rows.field(place), pc.add(rows.column(place), self.received))
+        waiting = self._waiting.setdefault(table, [])
+        waiting.append(rows)
+        if sum(map(len, waiting)) >= _ROWS_TOGETHER:
+            self._insert(table)
+
+    def _insert(self, table: str) -> None:
+        """Stage the rows of a table that wait."""
+        rows, instants = pa.concat_tables(self._waiting[table]), _INSTANTS_OF[table]
+        self._waiting[table].clear()
         self._con.register("batch", rows)
         # lastUpdated is a clock's reading, never a date.
         midnight = self._source.midnight_is_date and instants is not _VERSION_INSTANTS
@@ -144,10 +164,9 @@ class Staging:
         odd = bool(texts) and read_odd_texts(
             self._con, "batch", texts, zone=self._source.timezone, midnight_is_date=midnight
         )
-        columns = [self._numbered(name) for name in rows.column_names]
-        staged_rows = _with_instants(columns, instants, odd)
-        if spill:
-            self._write(staged_rows, table, spill / table)
+        staged_rows = _with_instants(rows.column_names, instants, odd)
+        if self._spill and table in _RAW and rows.num_rows:
+            self._write(staged_rows, table, self._spill / table)
         else:
             into = f"INSERT INTO {table}" if table in self._made else f"CREATE TEMP TABLE {table} AS"
             self._con.execute(f"{into}\n{staged_rows}")
@@ -161,9 +180,6 @@ class Staging:
         self._con.execute(f"COPY (\n{rows}\n) TO {file} (FORMAT parquet, COMPRESSION uncompressed)")
         if table not in self._made:
             self._con.execute(f"CREATE TEMP VIEW {table} AS FROM read_parquet({literal(parquet_in(folder))})")
-
-    def _numbered(self, column: str) -> str:
-        return f"b.row_no + {self.received} AS row_no" if column == "row_no" else f"b.{column}"
 
     def _quarantine_bad_instants(self, table: str) -> None:
         if table == "staged_medications" or self._count(f"SELECT count(bad_path) FROM {table}") == 0:
@@ -187,9 +203,9 @@ WHERE outcome = 'normalized' AND row_no IN (SELECT row_no FROM {table} WHERE bad
         return int(row[0])
 
 
-def _with_instants(columns: list[str], instants: tuple[Instant, ...], odd: bool) -> str:
+def _with_instants(names: list[str], instants: tuple[Instant, ...], odd: bool) -> str:
     """The rows of `batch` with what their texts mean, and the path of the first one that means nothing."""
-    columns, joins, bad = [*columns], "", ""
+    columns, joins, bad = [f"b.{name}" for name in names], "", ""
     for number, instant in enumerate(instants):
         means = plain_instant(f"b.{instant.text}")
         if odd:
