@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fhir_features.cores import cores
 from fhir_features.errors import SpineError
 from fhir_features.features.spine import INSTANT, TIME
 from fhir_features.files import parquet_at
@@ -47,7 +48,7 @@ class EntityFrame:
 
 def connect(spill: Path) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection in UTC. What does not fit into memory is patient data, and stays in a folder of ours."""
-    con = duckdb.connect()
+    con = duckdb.connect(config={"threads": cores()})
     con.execute("SET TimeZone = 'UTC'")
     con.execute(f"SET temp_directory = {literal(str(spill))}")
     return con

@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 import duckdb
 
+from fhir_features.cores import cores
 from fhir_features.errors import LakeError, LakeLocked
 from fhir_features.files import alone, disk_errors, make_folder, refusal
 from fhir_features.lake.canonical import canonical_views
@@ -48,7 +49,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 
 def connect() -> duckdb.DuckDBPyConnection:
     """A DuckDB connection in UTC, with the extensions of the lake loaded and nothing attached."""
-    con = duckdb.connect(config=_CONFIG)
+    con = duckdb.connect(config={**_CONFIG, "threads": cores()})
     con.execute("SET TimeZone = 'UTC'")
     # With DuckDB's own 1 MB the threads that fill it wait for the one that reads it.
     con.execute("SET streaming_buffer_size = '64MB'")

@@ -6,7 +6,6 @@ catalog, and whoever attaches the lake has each file checked against it, once a 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 
+from fhir_features.cores import cores
 from fhir_features.errors import LakeError
 from fhir_features.files import is_intact, sha256_of, sync
 
@@ -66,7 +66,7 @@ ORDER BY name""").fetchall()
 def check_data(con: duckdb.DuckDBPyConnection, data: Path) -> None:
     """Refuse to read a lake of which a data file is missing or changed. Raises LakeError that names the first."""
     files = data_files(con)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         intact = pool.map(lambda file: file.sha256 is not None and is_intact(data / file.name, file.sha256), files)
         for file, is_as_committed in zip(files, intact, strict=True):
             if not is_as_committed:

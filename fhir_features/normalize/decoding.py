@@ -8,7 +8,6 @@ and hold no file; a small one here, since a process takes longer to start than t
 from __future__ import annotations
 
 import gc
-import os
 import pickle
 import queue
 import signal
@@ -21,6 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from fhir_features.cores import cores
 from fhir_features.errors import LakeError
 from fhir_features.normalize.decode import Batch, Decoder, Place
 from fhir_features.normalize.dialect import Dialect
@@ -55,7 +55,7 @@ def decoded(
     lines = _lines(run, progress)
     if processes is None:
         large = sum(file.lines for file in run.files) >= _LARGE_RUN_LINES
-        processes = min(len(os.sched_getaffinity(0)), _MOST_PROCESSES) if large else 1
+        processes = min(cores(), _MOST_PROCESSES) if large else 1
     if processes > 1:
         yield from _decoded_elsewhere(_chunks(lines), dialect, validation, processes)
     else:

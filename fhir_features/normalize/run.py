@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from fhir_features.config import Config, Source
+from fhir_features.cores import cores
 from fhir_features.errors import ConfigError, LakeError
 from fhir_features.files import refusal
 from fhir_features.lake import commit, spill_folder, writing
@@ -153,7 +154,7 @@ def _stage(
     con.execute("SET threads = 1")
     for batch in decoded(run, dialect_of(source), validation, progress):
         staging.add(batch)
-    con.execute("RESET threads")
+    con.execute(f"SET threads = {cores()}")
     staging.finish()
     return staging
 
