@@ -99,6 +99,8 @@ COMPARED: dict[str, tuple[Case, str | None, int]] = {
 def make_lake(folder: Path, case: Case) -> None:
     """Write patients, events, corrections and closings in one commit."""
     from fhir_features.lake import add_measured_units, bucket_sql, commit, writing
+    from fhir_features.normalize.dictionaries import insert_resolution
+    from fhir_features.ontology import load_ontologies
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "fhir_features.toml").write_text(CONFIG)
@@ -153,6 +155,7 @@ FROM drawn
 WHERE is_corrected
 ORDER BY bucket""")
         add_measured_units(con, "lake.observations", seq)
+        insert_resolution(con, load_ontologies(), seq)
         con.execute("INSERT INTO lake.commits (store_seq) VALUES (?)", [seq])
 
 

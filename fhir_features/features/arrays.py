@@ -47,14 +47,22 @@ def distinct_pairs(person: Array, instant: Array) -> tuple[Array, Array]:
         return keys // (end - begin + 1), keys % (end - begin + 1) + begin
     order = np.lexsort((instant, person))
     person, instant = person[order], instant[order]
-    is_first = np.append(True, runs(person, instant) != 0)
+    is_first = np.append(True, ~repeats(person, instant))
     return person[is_first], instant[is_first]
 
 
-def runs(person: Array, instant: Array) -> Array:
-    """For each row but the first how it stands to the one before: 1 after, 0 tied, -1 out of order."""
-    same = person[1:] == person[:-1]
-    return np.where(same, np.sign(instant[1:] - instant[:-1]), np.where(person[1:] > person[:-1], 1, -1))
+def is_in_order(person: Array, instant: Array) -> bool:
+    """Whether rows lie in the order of person and instant."""
+    before = person[1:] < person[:-1]
+    before |= (person[1:] == person[:-1]) & (instant[1:] < instant[:-1])
+    return not before.any()
+
+
+def repeats(person: Array, instant: Array) -> Array:
+    """For each row but the first whether it has the person and the instant of the one before."""
+    same: Array = instant[1:] == instant[:-1]
+    same &= person[1:] == person[:-1]
+    return same
 
 
 def sorted_by(person: Array, instant: Array) -> Array:

@@ -232,17 +232,18 @@ ORDER BY bucket""",
         """The places of each selection's rows, without those whose numbers cannot be used; what is read is counted."""
         selection, excluded = rows.column("selection"), rows.column("excluded")
         if self._summary is not None:
-            self._summary.count(rows, *self._last_asked())
+            self._summary.count(rows, self._last_k())
         order = np.argsort(selection, kind="stable")
         order = order[excluded[order] == 0]
         ends = np.searchsorted(selection[order], np.arange(selections + 1))
         for number in range(selections):
             yield order[ends[number] : ends[number + 1]]
 
-    def _last_asked(self) -> tuple[Array, Array]:
-        """The latest T and the latest K of each person."""
+    def _last_k(self) -> Array:
+        """The latest K of each person."""
         begins = np.flatnonzero(np.append(True, np.diff(self._questions.person) > 0))
-        return np.maximum.reduceat(self._questions.t, begins), np.maximum.reduceat(self._questions.k, begins)
+        latest: Array = np.maximum.reduceat(self._questions.k, begins)
+        return latest
 
     def _answer_selection(self, table: str, selection: Selection, rows: RowSet, stays: Stays | None) -> None:
         """Compute all values of a selection."""

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fhir_features.features.arrays import NEVER, Array, runs, sorted_by
+from fhir_features.features.arrays import NEVER, Array, is_in_order, repeats, sorted_by
 from fhir_features.features.exact import limbs
 from fhir_features.features.nodes import Window
 from fhir_features.features.seen import Pairs, Settled
@@ -226,10 +226,10 @@ def as_numpy(column: pa.ChunkedArray) -> Array:
 def _in_order_but_for_names(columns: Columns, places: Array) -> tuple[Array, Array]:
     """The places of rows in the order of person, effective_at and known_at, and which are tied with the one before."""
     person, effective_at = columns.column("person")[places], columns.column("effective_at")[places]
-    if (runs(person, effective_at) < 0).any():
+    if not is_in_order(person, effective_at):
         order = sorted_by(person, effective_at)
         places, person, effective_at = places[order], person[order], effective_at[order]
-    is_tied = runs(person, effective_at) == 0
+    is_tied = repeats(person, effective_at)
     among, group = _groups(is_tied)
     if not len(among):
         return places, is_tied

@@ -64,11 +64,9 @@ class Summary:
         ordered = sorted(self.known_at_source.items(), key=lambda item: (-item[1], item[0]))
         return {source: count / total for source, count in ordered}
 
-    def count(self, rows: Columns, last_t: Array, last_k: Array) -> None:
-        """Count rows that the engine has read, up to the last T and K of each person."""
-        person = rows.column("person")
-        by_then = rows.column("effective_at") <= last_t[person]
-        by_then &= rows.column("visible_from") <= last_k[person]
+    def count(self, rows: Columns, last_k: Array) -> None:
+        """Count rows that the engine has read, which are true by the last T of their person, up to his last K."""
+        by_then = rows.column("visible_from") <= last_k[rows.column("person")]
         excluded = rows.column("excluded")[by_then]
         self.excluded_values += int(np.count_nonzero(excluded == NOT_CONVERTIBLE))
         self.out_of_range += int(np.count_nonzero(excluded == OUT_OF_RANGE))
@@ -108,9 +106,26 @@ def incomplete_questions(con: duckdb.DuckDBPyConnection, types: tuple[str, ...])
     return con.execute(_INCOMPLETE, [list(types), len(types)]).fetchnumpy()["question"]
 
 
+# Nearly everyone has one version, which lasts: only the questions of the others are looked at one by one.
 _UNKNOWN = """
+WITH first_asked AS (
+  SELECT person, min(k) AS first_k
+  FROM asked
+  GROUP BY person
+),
+always_known AS (
+  SELECT person
+  FROM patients e
+  JOIN persons p
+    ON e.site = p.site
+    AND e.patient_id = p.patient_id
+  JOIN first_asked USING (person)
+  WHERE e.known_at <= first_k
+    AND e.known_to IS NULL
+)
 SELECT question
 FROM asked q
+ANTI JOIN always_known USING (person)
 JOIN persons p USING (person)
 WHERE NOT EXISTS (
   FROM patients e

@@ -40,6 +40,11 @@ def create_views(con: duckdb.DuckDBPyConnection, store_seq: int) -> None:
     whenever it is read, so it holds nothing back; a site that has only folders is seen up to the last of them.
     """
     as_of = int(store_seq)
+    # To look for closings in a lake that has none takes longer than to read a small table.
+    (closings,) = con.execute("SELECT count(*) FROM lake.closings").fetchone() or (0,)
+    known_to, closed = "CAST(NULL AS TIMESTAMPTZ) AS known_to", ""
+    if closings:
+        known_to, closed = "c.known_to", "\nLEFT JOIN first_closings c USING (version_no, state)"
     for resource_type, table in EVENT_TABLES.items():
         code, joins = _MEDICATION if table is MEDICATION_REQUESTS else ("", "")
         con.execute(f"""
@@ -57,9 +62,8 @@ first_medications AS (
   WHERE store_seq <= {as_of}
   GROUP BY ALL
 )
-SELECT e.*{code}, c.known_to
-FROM lake.{table.name} e
-LEFT JOIN first_closings c USING (version_no, state){joins}
+SELECT e.*{code}, {known_to}
+FROM lake.{table.name} e{closed}{joins}
 WHERE e.store_seq <= {as_of}
   AND {in_buckets_sql("e.bucket", "first_bucket", "last_bucket")}""")
         con.execute(f"CREATE OR REPLACE TEMP VIEW {table.name} AS FROM {table.name}_in(0, {_LAST_BUCKET})")
