@@ -20,6 +20,14 @@ def test_pairs_are_distinct_and_in_order(last_person: int) -> None:
     assert list(zip(persons.tolist(), instants.tolist(), strict=True)) == pairs
 
 
+def test_rows_that_repeat_or_are_out_of_order_are_told() -> None:
+    person, instant = np.array([0, 0, 0, 1, 1, 2]), np.array([4, 4, 5, 3, 3, 3])
+    assert arrays.is_in_order(person, instant)
+    assert arrays.repeats(person, instant).tolist() == [True, False, False, True, False]
+    assert not arrays.is_in_order(person[::-1], instant)
+    assert not arrays.is_in_order(person, np.array([4, 5, 4, 3, 3, 3]))
+
+
 @pytest.mark.parametrize("last_person", [3, 2_000_000])
 def test_tied_rows_keep_their_order(last_person: int) -> None:
     person = np.array([last_person, 0, last_person, 0, 1, last_person], np.int32)

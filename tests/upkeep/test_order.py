@@ -38,6 +38,7 @@ def content(config: Config) -> dict[str, str]:
     """A hash of each table, but for where its rows came from."""
     names = [*(table.name for table in EVENT_TABLES.values()), "lake.versions", "lake.closings", "lake.medications"]
     names += ["lake.codings", "lake.units", "lake.resolution", "lake.unit_resolution", "lake.reported_results"]
+    names += ["lake.measured_units"]
     with reading(config.warehouse.path / "lake") as con:
         create_views(con, newest_store_seq(con))
         found = {}
