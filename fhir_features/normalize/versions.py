@@ -55,7 +55,7 @@ _RECEIVED = """
 CREATE OR REPLACE TEMP VIEW received_versions AS
 SELECT
   resource_type, resource_id, version_id, outcome, withdrawn, patient_id, {bucket} AS bucket, last_updated,
-  CASE WHEN regexp_full_match(version_id, '\\d{{1,18}}') THEN version_id::BIGINT END AS version_number,
+  {version_number} AS version_number,
   received_at, content_hash, identity, {first_id} AS first_id, row_no, {first_version_no} + row_no AS version_no,
   {source} AS source, {run_id} AS run_id, false AS is_held,
   list_contains({backfills}, file_no) AS backfilled, system,
@@ -66,16 +66,23 @@ FROM staged_versions
 LEFT JOIN pulled_types p USING (resource_type)
 WHERE outcome <> 'quarantined' OR version_id IS NOT NULL OR last_updated IS NOT NULL"""
 
+# The index is long: it is looked through by one key, and only for what is not found out from the rest.
+_HELD_OF_TYPE = """
+  SELECT h.* EXCLUDE (site, identity, version_number) RENAME (witnessed AS was_witnessed), first_id
+  FROM lake.versions h
+  JOIN (FROM touched WHERE resource_type = '{resource_type}') t ON t.resource_id = h.resource_id
+  WHERE h.site = {site} AND h.resource_type = '{resource_type}'"""
+
 # What was set aside and has been read by a retry is held as the retry found it.
 _HELD = """
 CREATE TEMP TABLE held_versions AS
-SELECT h.* EXCLUDE (site, store_seq) RENAME (witnessed AS was_witnessed), first_id, true AS is_held,
+SELECT h.* EXCLUDE (store_seq), {version_number} AS version_number, true AS is_held,
   version_id IS NULL AND last_updated IS NULL AS anonymous
-FROM lake.versions h
-JOIN touched USING (resource_type, resource_id)
+FROM (
+{held}
+) h
 ANTI JOIN lake.quarantine_resolved r ON h.outcome = 'quarantined' AND r.source = h.source AND r.run_id = h.run_id
   AND r.row_no = h.row_no AND r.store_seq > h.store_seq
-WHERE h.site = {site}
 QUALIFY row_number() OVER (PARTITION BY source, run_id, row_no ORDER BY store_seq DESC) = 1"""
 
 # The resources that have several versions. The others, in a first load nearly all, need no order.
@@ -180,6 +187,9 @@ FROM received_versions r
 ANTI JOIN crowded USING (resource_type, first_id)
 LEFT JOIN pulled_types p USING (resource_type)"""
 
+# A versionId that is an integer.
+_VERSION_NUMBER = "CASE WHEN regexp_full_match(version_id, '\\d{1,18}') THEN version_id::BIGINT END"
+
 # What a version without a versionId is called.
 _UNNUMBERED = """CASE
           WHEN last_updated IS NULL THEN concat('~', epoch_us(received_at), '~', row_no)
@@ -201,12 +211,17 @@ def order_versions(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Sourc
         "run_id": literal(run.run_id),
         "backfills": f"{backfills}::INTEGER[]",
         "beginnings": _BEGINNINGS,
+        "version_number": _VERSION_NUMBER,
         "unnumbered": _UNNUMBERED,
         "first_id": "t.first_id" if source.one_result_by else "resource_id",
         "join_touched": "JOIN touched t USING (resource_type, resource_id)" if source.one_result_by else "",
     }
     touched = _TOUCHED if source.one_result_by else _TOUCHED_BY_ID
-    for statement in (touched, _RECEIVED, _HELD, _CROWDED, _CANDIDATES, _ORDERED, _ALONE):
+    con.execute(touched.format(**given))
+    types = con.execute("SELECT DISTINCT resource_type FROM touched ORDER BY resource_type").fetchall()
+    held = [_HELD_OF_TYPE.format(resource_type=name, site=given["site"]) for (name,) in types or [("Patient",)]]
+    given["held"] = "\n  UNION ALL".join(held)
+    for statement in (_RECEIVED, _HELD, _CROWDED, _CANDIDATES, _ORDERED, _ALONE):
         con.execute(statement.format(**given))
     con.execute("CREATE OR REPLACE TEMP VIEW new_versions AS\nFROM ordered_versions\nWHERE NOT is_held")
 
