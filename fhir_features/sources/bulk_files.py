@@ -127,6 +127,8 @@ class FileReader:
                     f"source '{self._name}': a web page or XML came from {answer.place} instead of NDJSON: "
                     "see that 'auth' is right, or tell those who run the server"
                 )
+            if number == 1 and line.startswith(_GZIP):
+                raise Broken(number, "it is compressed more than twice")
             if len(line) > LONGEST_LINE:
                 raise Broken(number, f"a line is longer than {LONGEST_LINE >> 20} MiB")
             yield line
