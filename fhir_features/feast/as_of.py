@@ -1,8 +1,8 @@
 """Which row of a log holds for each question, and what does it say? The SQL of point-in-time retrieval.
 
 In go a `Log` (rows with keys, an instant and a time of creation) and questions, or an interval; out come the columns
-that are asked for. First the instant of the row that holds is found, by keys and instants alone; then its columns are
-fetched. Of several rows with the same keys and instant the one that was created last holds, and of those the last one.
+that are asked for. First it is found which row holds, by keys and instants alone; then its columns are fetched. Of
+several rows with the same keys and instant the one that was created last holds, and of those the last one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,19 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
+from fhir_features.feast.holding import Holding
+from fhir_features.features.arrays import Array
 from fhir_features.lake import identifier
 
+_LOWEST = -(1 << 62)
+_ROWS_A_BATCH = 200_000
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True)
 class Log:
-    """Rows by keys and instants. `rows` is what to read FROM; the other fields are columns, `order` the rows' order.
+    """Rows by keys and instants. `rows` is what to read FROM; keys, `at` and `created` are columns of it. `place`: an
+    expression over a row of it, as `log`, that is another whole number for each, in their order.
 
     Instants without a time zone are UTC.
     """
@@ -31,7 +36,7 @@ class Log:
     keys: tuple[str, ...]
     at: str
     created: str | None
-    order: tuple[str, ...]
+    place: str
 
     @property
     def key_columns(self) -> str:
@@ -58,22 +63,61 @@ def as_of(
     con.execute("CREATE OR REPLACE TEMP TABLE asked AS SELECT * FROM given")
     con.unregister("given")
     con.execute(f"CREATE OR REPLACE TEMP TABLE people AS\n{_people(log)}")
-    # Below this number of questions DuckDB compares each with every row; it takes a join for as small as it likes.
-    con.execute("SET asof_loop_join_threshold = 0")
-    con.execute(f"CREATE OR REPLACE TEMP TABLE matched AS\n{_matched(log, rule)}")
-    fetched = _fetch(con, log, rule, columns)
-    place = np.zeros(asked.num_rows, np.int64)
-    is_answered = np.zeros(asked.num_rows, bool)
-    rows = fetched.column("row").to_numpy()
-    place[rows] = np.arange(len(rows))
-    is_answered[rows] = True
-    taken = pa.array(place, mask=~is_answered)
+    places = _holding(con, log, rule, asked.num_rows)
+    chosen, number = np.unique(places[places >= 0], return_inverse=True)
+    con.register("chosen", pa.table({"number": np.arange(len(chosen)), "place": chosen}))
+    listed = "".join(f", log.{identifier(column)} AS c{number}" for number, column in enumerate(columns))
+    on = f"{log.place} = chosen.place"
+    fetched = con.sql(f"SELECT chosen.number{listed}\nFROM {log.rows} AS log\nJOIN chosen ON {on}").to_arrow_table()
+    con.unregister("chosen")
+    place_of = np.empty(len(chosen), np.int64)
+    place_of[fetched.column("number").to_numpy()] = np.arange(len(chosen))
+    taken = np.zeros(asked.num_rows, np.int64)
+    taken[places >= 0] = place_of[number]
+    indices = pa.array(taken, mask=places < 0)
     answers = []
-    for number in range(len(columns)):
-        answers.append(fetched.column(f"c{number}").take(taken))
+    for column in range(len(columns)):
+        answers.append(fetched.column(f"c{column}").take(indices))
         # Let go of each column once it is taken: two of all would need twice the memory.
-        fetched = fetched.drop_columns(f"c{number}")
+        fetched = fetched.drop_columns(f"c{column}")
     return answers
+
+
+def _holding(con: duckdb.DuckDBPyConnection, log: Log, rule: Rule, questions: int) -> Array:
+    """The place of the row of the log that holds at each question, by its number; -1 where there is none."""
+    same_keys = [f"asked.k{number} = people.k{number}" for number in range(len(log.keys))]
+    asked = con.execute(f"""
+SELECT row, person, epoch_us(t) AS t
+FROM asked
+JOIN people ON {" AND ".join(same_keys) or "true"}
+WHERE t IS NOT NULL
+ORDER BY person, t, row""").fetchnumpy()
+    places = np.full(questions, -1)
+    if len(asked["row"]):
+        holding = Holding(asked["person"], asked["t"])
+        for batch in con.execute(_rows(log, rule)).to_arrow_reader(_ROWS_A_BATCH):
+            person, instant, created, place = (column.to_numpy() for column in batch.columns)
+            since = np.maximum(instant, created) if rule.by_created and log.created else instant
+            holding.take(person, since, instant, created, place)
+        ttl_us = None if rule.ttl is None else rule.ttl // dt.timedelta(microseconds=1)
+        places[asked["row"]] = holding.holds(ttl_us)
+    return places
+
+
+def _rows(log: Log, rule: Rule) -> str:
+    """Whose rows there are, their instants as microseconds, and their places. What is not known to have been created is
+    of before all time, or does not count where creation is heeded."""
+    created = f"epoch_us({_utc(log.created)})" if log.created else "NULL::BIGINT"
+    heeded = f"\n  AND log.{identifier(log.created)} IS NOT NULL" if rule.by_created and log.created else ""
+    return f"""
+SELECT
+  people.person,
+  epoch_us({_utc(log.at)}) AS instant,
+  coalesce({created}, {_LOWEST}) AS created,
+  {log.place} AS place
+FROM {log.rows} AS log
+JOIN people ON {_is_of_person(log)}
+WHERE log.{identifier(log.at)} IS NOT NULL{heeded}"""
 
 
 def newest(
@@ -99,7 +143,7 @@ FROM (
   WHERE {_between("instant", since, until)}{grouped}
 )"""
     )
-    return _fetch(con, log, Rule(None, by_created=False), columns).drop_columns("row").rename_columns(list(columns))
+    return _fetch(con, log, columns).drop_columns("row").rename_columns(list(columns))
 
 
 def within(
@@ -131,57 +175,16 @@ def _people(log: Log) -> str:
     return f"SELECT row_number() OVER () AS person, {keys}\nFROM (SELECT DISTINCT {keys} FROM asked)"
 
 
-def _matched(log: Log, rule: Rule) -> str:
-    """For each question that has an answer the instant of the row that holds."""
-    keys = "".join(f"asked.k{number}, " for number in range(len(log.keys)))
-    same_keys = [f"asked.k{number} = people.k{number}" for number in range(len(log.keys))]
-    known = _available(log) if rule.by_created and log.created else _known(log)
-    expiry = f"\nWHERE known.instant >= asked.t - {_interval(rule.ttl)}" if rule.ttl else ""
-    return f"""
-WITH known AS ({known}
-)
-SELECT asked.row, {keys}asked.t, known.instant
-FROM asked
-JOIN people ON {" AND ".join(same_keys) or "true"}
-ASOF JOIN known ON people.person = known.person AND asked.t >= known.since{expiry}"""
-
-
-def _known(log: Log) -> str:
-    """Whose rows there are, and their instants; a row counts from its instant on."""
-    return f"""
-  SELECT person, {_utc(log.at)} AS instant, {_utc(log.at)} AS since
-  FROM {log.rows} AS log
-  JOIN people ON {_is_of_person(log)}"""
-
-
-def _available(log: Log) -> str:
-    """From when on which instant is the latest of those whose rows had been created by then."""
-    assert log.created is not None
-    return f"""
-  SELECT person, max(instant) OVER (PARTITION BY person ORDER BY since) AS instant, since
-  FROM (
-    SELECT
-      person,
-      {_utc(log.at)} AS instant,
-      greatest({_utc(log.at)}, {_utc(log.created)}) AS since
-    FROM {log.rows} AS log
-    JOIN people ON {_is_of_person(log)}
-    WHERE log.{identifier(log.created)} IS NOT NULL
-  )"""
-
-
 def _is_of_person(log: Log) -> str:
     same = [f"log.{identifier(key)} = people.k{number}" for number, key in enumerate(log.keys)]
     return " AND ".join(same) or "true"
 
 
-def _fetch(con: duckdb.DuckDBPyConnection, log: Log, rule: Rule, columns: Sequence[str]) -> pa.Table:
+def _fetch(con: duckdb.DuckDBPyConnection, log: Log, columns: Sequence[str]) -> pa.Table:
     """`row` and the columns, as `c0`, `c1`…, of the rows that `matched` tells by keys and instant."""
     chosen = "".join(f", log.{identifier(column)} AS c{number}" for number, column in enumerate(columns))
     on = [f"log.{identifier(key)} IS NOT DISTINCT FROM matched.k{number}" for number, key in enumerate(log.keys)]
     on.append(f"{_utc(log.at)} = matched.instant")
-    if rule.by_created and log.created:
-        on.append(f"{_utc(log.created)} <= matched.t")
     fetch = f"SELECT matched.row{chosen}\nFROM {log.rows} AS log\nJOIN matched ON {' AND '.join(on)}"
     fetched = con.sql(fetch).to_arrow_table()
     (matched,) = con.sql("SELECT count(*) FROM matched").fetchone() or (0,)
@@ -189,8 +192,8 @@ def _fetch(con: duckdb.DuckDBPyConnection, log: Log, rule: Rule, columns: Sequen
         return fetched
     del fetched
     # Ties are rare, and to look for them before is dear: the fetch is done again, with the last of each chosen.
-    last = [*([_utc(log.created)] if log.created else []), *log.order]
-    order = ", ".join(f"{column} DESC NULLS LAST" for column in last) or "1"
+    last = [*([_utc(log.created)] if log.created else []), log.place]
+    order = ", ".join(f"{column} DESC NULLS LAST" for column in last)
     is_last = f"row_number() OVER (PARTITION BY matched.row ORDER BY {order}) = 1"
     return con.sql(f"{fetch}\nQUALIFY {is_last}").to_arrow_table()
 
@@ -207,7 +210,3 @@ def _between(instant: str, since: dt.datetime | None, until: dt.datetime | None)
 
 def _instant(at: dt.datetime) -> str:
     return f"make_timestamptz({(at - _EPOCH) // dt.timedelta(microseconds=1)})"
-
-
-def _interval(length: dt.timedelta) -> str:
-    return f"to_microseconds({length // dt.timedelta(microseconds=1)})"

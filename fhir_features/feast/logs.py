@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from feast.repo_config import RepoConfig
 
 _READ_BY_FEAST = "read_by_feast"
+_PLACE = "place in what Feast has read"
 
 
 def repository_of(config: RepoConfig) -> Path:
@@ -44,14 +45,17 @@ def open_log(
     pattern = _local_parquet(source, config)
     if pattern is None:
         con.register(_READ_BY_FEAST, _read_data_source(source, str(config.repo_path)).to_pyarrow())
-        return Log(_READ_BY_FEAST, tuple(keys), at, created or None, ())
+        numbered = f'(SELECT *, row_number() OVER () AS "{_PLACE}" FROM {_READ_BY_FEAST})'
+        return Log(numbered, tuple(keys), at, created or None, f'log."{_PLACE}"')
     (files,) = con.execute("SELECT count(*) FROM glob(?)", [pattern]).fetchone() or (0,)
     if not files:
         raise FeatureTableError(
             f"source '{source.name}' of the registry has no Parquet files at {pattern}: put them there, or correct its "
             "path and run `feast apply`"
         )
-    return Log(f"read_parquet({literal(pattern)})", tuple(keys), at, created or None, ("file_index", "file_row_number"))
+    # No file has so many rows, nor a folder so many files, that a place takes more than 63 bits.
+    place = "(CAST(log.file_index AS BIGINT) << 40) + log.file_row_number"
+    return Log(f"read_parquet({literal(pattern)})", tuple(keys), at, created or None, place)
 
 
 def source_column(source: DataSource, name: str) -> str:
