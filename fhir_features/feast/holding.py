@@ -25,13 +25,14 @@ class Holding:
         self._created = np.full(len(t), _NONE)
         self._place = np.full(len(t), -1)
         # Where person and instant do not fit into one number, the rank of the instant stands for it.
-        self._instants = None if fits(person, int(t[0]), int(t.max()) + 1) else np.unique(t)
+        self._instants = None if fits(person, int(t.min()), int(t.max()) + 1) else np.unique(t)
         ranks = self._ranked(t)
         self._begin, self._end = int(ranks.min()), int(ranks.max()) + 1
         self._keys = key(person, ranks, self._begin, self._end)
 
     def take(self, person: Array, since: Array, instant: Array, created: Array, place: Array) -> None:
-        """Take rows. Each counts from `since` on; `place` tells them apart, and which is the later one."""
+        """Take rows. Each counts from `since` on, its instant or the later of that and its creation; `place` tells them
+        apart, and which is the later one."""
         wanted = key(person, np.clip(self._ranked(since), self._begin, self._end), self._begin, self._end)
         question = np.searchsorted(self._keys, wanted)
         counts = self._person[np.minimum(question, len(self._person) - 1)] == person
