@@ -20,7 +20,6 @@ class Holding:
 
     def __init__(self, person: Array, t: Array) -> None:
         self._person, self._t = person, t
-        self._newest = np.full(len(t), _NONE)
         self._instant = np.full(len(t), _NONE)
         self._created = np.full(len(t), _NONE)
         self._place = np.full(len(t), -1)
@@ -38,20 +37,17 @@ class Holding:
         counts = self._person[np.minimum(question, len(self._person) - 1)] == person
         counts &= question < len(self._person)
         question, instant, created, place = (column[counts] for column in (question, instant, created, place))
-        np.maximum.at(self._newest, question, instant)
-        is_newest = instant == self._newest[question]
-        question, created, place = (column[is_newest] for column in (question, created, place))
+        wins = instant > self._instant[question]
+        np.maximum.at(self._instant, question, instant)
+        is_newest = instant == self._instant[question]
+        question, created, place, wins = (column[is_newest] for column in (question, created, place, wins))
         if _has_repeats(question, len(self._keys)):
             order = np.lexsort((place, created, question))
-            question, created, place = question[order], created[order], place[order]
-            is_last = np.append(question[1:] != question[:-1], True)
-            question, created, place = question[is_last], created[is_last], place[is_last]
+            last = order[np.append(np.diff(question[order]) != 0, True)]
+            question, created, place, wins = question[last], created[last], place[last], wins[last]
         held = self._created[question]
-        wins = (self._instant[question] < self._newest[question]) | (created > held)
-        wins |= (created == held) & (place > self._place[question])
-        question = question[wins]
-        self._instant[question] = self._newest[question]
-        self._created[question], self._place[question] = created[wins], place[wins]
+        wins |= (created > held) | ((created == held) & (place > self._place[question]))
+        self._created[question[wins]], self._place[question[wins]] = created[wins], place[wins]
 
     def holds(self, ttl_us: int | None) -> Array:
         """The place of the row that holds at each question, -1 where there is none, or it is older than `ttl_us`."""

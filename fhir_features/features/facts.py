@@ -30,8 +30,7 @@ STATEMENT = """SELECT
   coalesce(e.deceased, false) AS deceased
 FROM patients_in($first_bucket, $last_bucket) e
 JOIN asked_people a
-  ON a.bucket = e.bucket
-  AND a.site = e.site
+  ON a.site = e.site
   AND a.patient_id = e.patient_id
   AND a.since IS NULL
 WHERE a.asked_bucket BETWEEN $first_asked AND $last_asked"""

@@ -218,6 +218,7 @@ def order_versions(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Sourc
     }
     touched = _TOUCHED if source.one_result_by else _TOUCHED_BY_ID
     con.execute(touched.format(**given))
+    # Of a run without versions there is a table all the same.
     types = con.execute("SELECT DISTINCT resource_type FROM touched ORDER BY resource_type").fetchall()
     held = [_HELD_OF_TYPE.format(resource_type=name, site=given["site"]) for (name,) in types or [("Patient",)]]
     given["held"] = "\n  UNION ALL".join(held)
