@@ -108,7 +108,7 @@ CLOCKS: dict[str, Clock] = {
       OR s.abated)""",
         suspect="s.verification_status = 'entered-in-error'",
         revised_at="s.abatement_last",
-        joins="LEFT JOIN encounters_of_conditions e ON e.resource_id = s.encounter_id",
+        joins="LEFT JOIN encounters_of_conditions e ON e.encounter_id = s.encounter_id",
     ),
     "MedicationRequest": Clock(
         author_at="s.authored_last",
@@ -249,7 +249,7 @@ LEFT JOIN normalized c USING (row_no)"""
 
 
 def read_clocks(con: duckdb.DuckDBPyConnection, source: Source) -> None:
-    """Make `clocks` and `version_clocks` for all new versions of a run, by its `policies`."""
+    """Make `clocks` and `version_clocks` for all new versions of the open slice, by the `policies` of its run."""
     con.execute(
         "CREATE TEMP TABLE clocks (row_no BIGINT, state UTINYINT, known_at TIMESTAMPTZ, known_at_source VARCHAR)"
     )

@@ -10,8 +10,10 @@ import duckdb
 import pyarrow as pa
 
 from fhir_features.errors import LakeError
+from fhir_features.lake import add_measured_units
 from fhir_features.normalize.rows import arrow_table
-from fhir_features.normalize.staging import Staging
+from fhir_features.normalize.run_tables import RunTables
+from fhir_features.normalize.staging import Staging, staged
 from fhir_features.ontology import Ontologies
 
 _CODINGS = (
@@ -36,8 +38,21 @@ _CODINGS_LEFT = _left("codings", "code_id", "resolution")
 _UNITS_LEFT = _left("units", "unit_id", "unit_resolution")
 
 
+def find_measured(tables: RunTables) -> None:
+    """Make `measured`: a number of each code and unit in which results of the run came."""
+    tables.keep(
+        "measured",
+        f"""
+SELECT code_id, unit_id, min(value_number) AS value_number
+FROM {staged("Observation")}
+WHERE value_number IS NOT NULL
+GROUP BY ALL""",
+    )
+
+
 def insert_dictionary(con: duckdb.DuckDBPyConnection, staging: Staging, store_seq: int) -> None:
     """Insert the codings and units that the lake lacks. Raises LakeError when an id already means something else."""
+    add_measured_units(con, "measured", store_seq)
     for name, key, columns, rows in (
         ("codings", ("code_id", "ordinal"), _CODINGS, staging.codings),
         ("units", ("unit_id",), _UNITS, staging.units),

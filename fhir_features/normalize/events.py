@@ -1,4 +1,4 @@
-"""The rows of the event tables: staging, order and clocks in, INSERTs into the lake out.
+"""The rows of the lake: staging, order and clocks of each slice in, INSERTs into the lake out.
 
 State 0 of a snapshot shows the elements that are revised in place as they stood first (TIME rule 9): a condition as
 present, an order as ordered, an encounter as in progress, a patient as alive.
@@ -6,17 +6,13 @@ present, an order as ordered, an encounter as in progress, a patient as alive.
 
 from __future__ import annotations
 
-import shutil
-
 import duckdb
 
-from fhir_features.files import parquet_in
-from fhir_features.lake import EVENT_TABLES, add_measured_units, identifier, literal, spill_folder
-from fhir_features.normalize.staging import has_rows, staged
+from fhir_features.lake import EVENT_TABLES, bucket_count, identifier, literal
+from fhir_features.lake.schema import CLOSINGS, MEDICATIONS, PROVENANCES, REPORTED_RESULTS, VERSIONS
+from fhir_features.normalize.run_tables import ROWS_AT_ONCE, RunTables
+from fhir_features.normalize.staging import Staging, has_rows, staged
 from fhir_features.sources import LandedRun
-
-# Rows of events are wide: a million sorted at once, within the bound of memory, took twice as long as in parts.
-ROWS_AT_ONCE = 150_000
 
 
 def _revised(column: str, first: str = "NULL") -> str:
@@ -92,109 +88,101 @@ _JOINS = {
     # An Age needs the birth date; an encounter diagnosis without an onset is of its encounter's start.
     "Condition": """
 LEFT JOIN patients_of_conditions b ON b.patient_id = v.patient_id
-LEFT JOIN encounters_of_conditions e ON e.resource_id = s.encounter_id AND p.encounter_diagnosis
+LEFT JOIN encounters_of_conditions e ON e.encounter_id = s.encounter_id AND p.encounter_diagnosis
 """,
 }
 
 
-def insert_events(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int, zone: str, buckets: int) -> None:
-    """Insert the rows of all new versions, their closings and their entries of the index."""
+_INDEX = """
+SELECT {site} AS site, v.resource_type, v.resource_id, v.version, v.version_no, v.version_id, v.outcome, v.witnessed,
+  v.withdrawn, v.bucket, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number, v.history_place,
+  v.received_at, v.content_hash, v.identity, v.row_no, v.source, v.run_id
+FROM new_versions v
+JOIN version_clocks k USING (row_no)"""
+
+# What else is kept of resources, by their types.
+_SUPPORTING = {
+    "Medication": (
+        MEDICATIONS,
+        """
+SELECT {site} AS site, v.resource_id, v.version, s.code_id, s.code_text, v.source, v.run_id
+FROM staged_medications s
+JOIN new_versions v USING (row_no)
+WHERE v.outcome = 'normalized'""",
+    ),
+    "DiagnosticReport": (
+        REPORTED_RESULTS,
+        """
+SELECT {site} AS site, s.observation_id, v.resource_id, v.version, s.issued_last AS issued_at, v.source, v.run_id
+FROM staged_reported_results s
+JOIN new_versions v USING (row_no)
+WHERE v.outcome = 'normalized' AND NOT v.withdrawn AND s.issued_last IS NOT NULL""",
+    ),
+    "Provenance": (
+        PROVENANCES,
+        """
+SELECT {site} AS site, s.target_type, s.target_id, v.resource_id, v.version, s.recorded_last AS recorded_at,
+  s.transmitted, v.source, v.run_id
+FROM staged_provenances s
+JOIN new_versions v USING (row_no)
+WHERE v.outcome = 'normalized'""",
+    ),
+}
+
+
+def put_rows(con: duckdb.DuckDBPyConnection, staging: Staging, run: LandedRun, zone: str) -> None:
+    """Put aside the rows of all new versions of the open slice, and their entries of the index.
+
+    Rows of events are wide: they are put aside by buckets, as many together as are sorted at once.
+    """
     con.execute("""
-CREATE OR REPLACE TEMP TABLE placed AS
+CREATE TEMP TABLE placed AS
 SELECT v.row_no, v.bucket, v.patient_id, v.resource_id, v.version, v.version_no, c.state, c.known_at, c.known_at_source
 FROM new_versions v
 JOIN clocks c USING (row_no)
 ORDER BY row_no""")
-    for resource_type in EVENT_TABLES:
+    for resource_type, table in EVENT_TABLES.items():
         if has_rows(con, resource_type):
-            _insert_rows(con, resource_type, event_sql(resource_type, run, store_seq, zone), buckets)
-    add_measured_units(con, staged("Observation"), store_seq)
-    origin = f"{literal(run.source)}, {literal(run.run_id)}, {store_seq}"
-    con.execute(f"""
-INSERT INTO lake.medications
-SELECT {literal(run.site)}, v.resource_id, v.version, s.code_id, s.code_text, {origin}
-FROM staged_medications s
-JOIN new_versions v USING (row_no)
-WHERE v.outcome = 'normalized'
-ORDER BY ALL""")
-    con.execute(f"""
-INSERT INTO lake.reported_results
-SELECT {literal(run.site)}, s.observation_id, v.resource_id, v.version, s.issued_last, {origin}
-FROM staged_reported_results s
-JOIN new_versions v USING (row_no)
-WHERE v.outcome = 'normalized' AND NOT v.withdrawn AND s.issued_last IS NOT NULL
-ORDER BY ALL""")
-    con.execute(f"""
-INSERT INTO lake.provenances
-SELECT {literal(run.site)}, s.target_type, s.target_id, v.resource_id, v.version, s.recorded_last, s.transmitted,
-  {origin}
-FROM staged_provenances s
-JOIN new_versions v USING (row_no)
-WHERE v.outcome = 'normalized'
-ORDER BY ALL""")
-    con.execute(f"""
-INSERT INTO lake.versions
-SELECT {literal(run.site)}, v.resource_type, v.resource_id, v.version, v.version_no, v.version_id, v.outcome,
-  v.witnessed, v.withdrawn, v.bucket, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number,
-  v.history_place, v.received_at, v.content_hash, v.identity, v.row_no, {origin}
-FROM new_versions v
-JOIN version_clocks k USING (row_no)
-ORDER BY v.resource_type, v.resource_id, v.version""")
-    con.execute(f"""
-INSERT INTO lake.closings
-SELECT {literal(run.site)}, bucket, patient_id, resource_type, resource_id, version, version_no, state, closed_at,
-  reason, closed_by, {store_seq}
-FROM new_closings
-ORDER BY bucket, resource_type, patient_id, resource_id, version, state""")
+            buckets = bucket_count(con)
+            together = max(1, buckets * ROWS_AT_ONCE // staging.rows[staged(resource_type)])
+            staging.tables.put(
+                table.name,
+                event_sql(resource_type, run, zone),
+                by=f"bucket // {together}",
+                parts=buckets // together + 1,
+            )
+    for resource_type, (table, rows) in _SUPPORTING.items():
+        if has_rows(con, resource_type):
+            staging.tables.put(table.name, rows.format(site=literal(run.site)))
+    staging.tables.put(VERSIONS.name, _INDEX.format(site=literal(run.site)))
 
 
-def _insert_rows(con: duckdb.DuckDBPyConnection, resource_type: str, rows: str, buckets: int) -> None:
-    """Insert the rows that a statement gives, sorted: all at once, or those of some buckets after the other, each part
-    to a file of its own. They are written apart first: to look through all for each part would be without bound."""
-    table = EVENT_TABLES[resource_type]
-    order = f"ORDER BY {', '.join(identifier(name) for name in table.sort)}"
-    ((count, last),) = con.execute(f"SELECT count(*), max(row_no) FROM {staged(resource_type)}").fetchall()
-    together = max(1, buckets * ROWS_AT_ONCE // count)
-    if together >= buckets:
-        con.execute(f"INSERT INTO lake.{table.name}\n{rows}\n{order}")
-        return
-    spill = spill_folder(con) / table.name
-    spill.mkdir(parents=True)
-    for first in range(0, last + 1, ROWS_AT_ONCE):
-        con.execute(f"""
-COPY (
-SELECT *, bucket // {together} AS part
-FROM ({rows}
-WHERE s.row_no BETWEEN {first} AND {first + ROWS_AT_ONCE - 1}
-)
-) TO {literal(str(spill))}
-(FORMAT parquet, COMPRESSION uncompressed, PARTITION_BY (part), OVERWRITE_OR_IGNORE,
-FILENAME_PATTERN 'from-{first}-{{i}}')""")
-    for part in range(-(-buckets // together)):
-        folder = spill / f"part={part}"
-        if folder.exists():
+def insert_rows(con: duckdb.DuckDBPyConnection, tables: RunTables, store_seq: int) -> None:
+    """Insert what was put aside, each part or group of it sorted, to a file of its own."""
+    for table in (*EVENT_TABLES.values(), MEDICATIONS, REPORTED_RESULTS, PROVENANCES, VERSIONS, CLOSINGS):
+        order = ", ".join(identifier(name) for name in table.sort)
+        for rows in tables.taken(table.name):
             con.execute(f"""
-INSERT INTO lake.{table.name}
-SELECT *
-FROM read_parquet({literal(parquet_in(folder))}, hive_partitioning => false)
-{order}""")
-            shutil.rmtree(folder)
-    spill.rmdir()
+INSERT INTO lake.{table.name} BY NAME
+SELECT *, {store_seq} AS store_seq
+FROM {rows}
+ORDER BY {order}""")
 
 
-def event_sql(resource_type: str, run: LandedRun, store_seq: int, zone: str) -> str:
-    """The statement that gives the event rows of one resource type, whose wall-clock times are of `zone`."""
+def event_sql(resource_type: str, run: LandedRun, zone: str) -> str:
+    """The statement that gives the event rows of one resource type, whose wall-clock times are of `zone`; without the
+    commit's number."""
     table = EVENT_TABLES[resource_type]
     expressions = {
         "site": literal(run.site),
         "bucket": "v.bucket",
         "source": literal(run.source),
         "run_id": literal(run.run_id),
-        "store_seq": str(store_seq),
         **_SHARED,
         **_EXPRESSIONS[resource_type],
     }
-    columns = ",\n  ".join(f"{expressions.get(name, f's.{name}')} AS {identifier(name)}" for name in table.names)
+    names = [name for name in table.names if name != "store_seq"]
+    columns = ",\n  ".join(f"{expressions.get(name, f's.{name}')} AS {identifier(name)}" for name in names)
     columns = columns.replace("{zone}", literal(zone))
     joins = _JOINS.get(resource_type, "")
     if joins:

@@ -11,11 +11,6 @@ from fhir_features.lake import literal
 from fhir_features.normalize.quarantine import create_run_files
 from fhir_features.sources import LandedRun
 
-# What was set aside after all, or received before, has no findings.
-_NEW = """
-FROM staged_findings f
-SEMI JOIN (FROM new_versions WHERE outcome = 'normalized') v USING (row_no)"""
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -27,23 +22,33 @@ class Finding:
     versions: int
 
 
+def find_new(con: duckdb.DuckDBPyConnection) -> None:
+    """Add to `new_findings` what was found in new versions of the open slice: what was set aside after all, or received
+    before, has no findings."""
+    con.execute("""
+INSERT INTO new_findings
+SELECT f.*
+FROM staged_findings f
+SEMI JOIN (FROM new_versions WHERE outcome = 'normalized') v USING (row_no)""")
+
+
 def insert_findings(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int) -> None:
-    """Insert the findings in new versions that are staged."""
+    """Insert the findings in the new versions of a run."""
     create_run_files(con, run)
     con.execute(f"""
 INSERT INTO lake.findings
 SELECT {literal(run.source)}, {literal(run.site)}, {literal(run.run_id)}, n.file, f.line, f.entry, f.resource_type,
   f.resource_id, f.json_path, f.rule, {store_seq}
-{_NEW}
+FROM new_findings f
 JOIN run_files n USING (file_no)
 ORDER BY n.file, f.line, f.entry, f.json_path, f.rule""")
 
 
 def count_findings(con: duckdb.DuckDBPyConnection) -> tuple[Finding, ...]:
-    """The findings in new versions that are staged."""
-    sql = f"""
-SELECT f.resource_type, f.json_path, f.rule, count(*)
-{_NEW}
+    """The findings in the new versions of a run."""
+    sql = """
+SELECT resource_type, json_path, rule, count(*)
+FROM new_findings
 GROUP BY ALL
 ORDER BY ALL"""
     return tuple(Finding(*row) for row in con.execute(sql).fetchall())

@@ -1,8 +1,8 @@
 """Which versions on record are to be stated anew, because what arrives now shows them in another light?
 
 In go `ordered_versions`, the policies and the lake; out come `restated` (a row a held version, with the name, the
-states and the known_at that it has from now on) and `restated_closings`. What is on record keeps its rows, each closed
-as early as it was known, and gets new ones. Two cases:
+states and the known_at that it has from now on), `restated_closings`, and rows that are put aside. What is on record
+keeps its rows, each closed as early as it was known, and gets new ones. Two cases:
 
 - `witnessed`: a snapshot whose beginning is proven now (TIME rules 6 and 7) counts as if the run that brings its
   predecessor had come first: in whichever order runs are normalized, the same versions are known from the same
@@ -16,8 +16,10 @@ from __future__ import annotations
 import duckdb
 
 from fhir_features.config import Source
-from fhir_features.lake import EVENT_TABLES, first_version_no, identifier, literal
+from fhir_features.lake import EVENT_TABLES, first_version_no, literal
+from fhir_features.lake.schema import VERSIONS
 from fhir_features.normalize.policies import HAVE_CATEGORIES, SERVER_AT, add_policies
+from fhir_features.normalize.run_tables import RunTables
 from fhir_features.sources import LandedRun
 
 _REOPENED = """
@@ -100,11 +102,16 @@ def create_reopened(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
     con.execute(_REOPENED.format(site=literal(run.site), source=literal(run.source), run_id=literal(run.run_id)))
 
 
-def restate_versions(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source) -> None:
-    """Make `restated` and `restated_closings`, and for each resource type concerned `restated_<table>`."""
+def restate_versions(
+    con: duckdb.DuckDBPyConnection, tables: RunTables, run: LandedRun, source: Source, first: int
+) -> int:
+    """Make `restated` and `restated_closings` of the open part, and put aside the rows of what is restated.
+
+    Gives how many versions that are, numbered from `first` on.
+    """
     con.execute("""
 CREATE TEMP TABLE IF NOT EXISTS reopened (resource_type VARCHAR, resource_id VARCHAR, version VARCHAR)""")
-    con.execute(_TO_RESTATE.format(first_version_no=first_version_no(con)))
+    con.execute(_TO_RESTATE.format(first_version_no=first_version_no(con) + first))
     con.execute("""
 CREATE TEMP TABLE restated (
   resource_type VARCHAR, resource_id VARCHAR, version VARCHAR, restated_as VARCHAR, restated_no BIGINT,
@@ -113,8 +120,11 @@ CREATE TEMP TABLE restated (
 CREATE TEMP TABLE restated_closings (
   bucket USMALLINT, patient_id VARCHAR, resource_type VARCHAR, resource_id VARCHAR, version VARCHAR,
   version_no BIGINT, state UTINYINT, closed_at TIMESTAMPTZ, reason VARCHAR, closed_by VARCHAR)""")
-    for resource_type in _types(con, "to_restate"):
+    for (resource_type,) in con.execute("SELECT DISTINCT resource_type FROM to_restate ORDER BY ALL").fetchall():
         _restate_type(con, run, source, resource_type)
+        _put_restated(tables, run, resource_type)
+    ((versions,),) = con.execute("SELECT count(*) FROM to_restate").fetchall()
+    return int(versions)
 
 
 def _restate_type(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, resource_type: str) -> None:
@@ -155,28 +165,24 @@ FROM restated_{table}
 WHERE state = 1 AND states = 2""")
 
 
-def insert_restated(con: duckdb.DuckDBPyConnection, run: LandedRun, store_seq: int) -> None:
-    """Insert the rows of what was restated, and their entries of the index, under the commit `store_seq`."""
-    for resource_type in _types(con, "restated"):
-        table = EVENT_TABLES[resource_type]
-        con.execute(f"""
-INSERT INTO lake.{table.name}
-SELECT * EXCLUDE (reason, states, replaced, replaced_no, replaced_known_at, true_when_known) REPLACE (
-  CASE WHEN true_when_known THEN known_at ELSE effective_at END AS effective_at, {store_seq} AS store_seq)
-FROM restated_{table.name}
-WHERE state >= 2 - states
-ORDER BY {", ".join(identifier(name) for name in table.sort)}""")
-        con.execute(f"""
-INSERT INTO lake.versions BY NAME
-SELECT h.* REPLACE (
+def _put_restated(tables: RunTables, run: LandedRun, resource_type: str) -> None:
+    """Put aside the rows of what was restated of a type, and their entries of the index."""
+    table = EVENT_TABLES[resource_type].name
+    tables.put(
+        table,
+        f"""
+SELECT * EXCLUDE (store_seq, reason, states, replaced, replaced_no, replaced_known_at, true_when_known) REPLACE (
+  CASE WHEN true_when_known THEN known_at ELSE effective_at END AS effective_at)
+FROM restated_{table}
+WHERE state >= 2 - states""",
+    )
+    tables.put(
+        VERSIONS.name,
+        f"""
+SELECT h.* EXCLUDE (store_seq) REPLACE (
   r.restated_as AS version, r.restated_no AS version_no, h.witnessed OR r.reason = 'witnessed' AS witnessed,
-  r.states AS states, r.known_at AS known_at, {store_seq} AS store_seq)
+  r.states AS states, r.known_at AS known_at)
 FROM lake.versions h
 JOIN restated r USING (resource_type, resource_id, version)
-WHERE h.site = {literal(run.site)} AND h.resource_type = '{resource_type}' AND h.outcome = 'normalized'
-ORDER BY h.resource_id, h.version""")
-
-
-def _types(con: duckdb.DuckDBPyConnection, table: str) -> list[str]:
-    found = con.execute(f"SELECT DISTINCT resource_type FROM {table} ORDER BY resource_type").fetchall()
-    return [resource_type for (resource_type,) in found]
+WHERE h.site = {literal(run.site)} AND h.resource_type = '{resource_type}' AND h.outcome = 'normalized'""",
+    )

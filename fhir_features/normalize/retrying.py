@@ -104,8 +104,8 @@ INSERT INTO lake.quarantine_resolved
 SELECT {literal(run.source)}, {literal(run.run_id)}, row_no, {store_seq}
 FROM resolved_rows
 ORDER BY row_no""")
-        derive(con, run, source, until)
-        insert(con, run, source, staging, ontologies, store_seq)
+        derive(con, run, source, staging, until)
+        insert(con, run, staging, ontologies, store_seq)
         insert_quarantine(con, run, store_seq, "q.row_no NOT IN (SELECT row_no FROM unchanged_rows)")
         now = balance(con, run, staging)
         change = replace(now, received=now.received - tried, quarantined=now.quarantined - tried)

@@ -18,7 +18,6 @@ from fhir_features.cores import cores
 from fhir_features.errors import ConfigError, LakeError
 from fhir_features.files import refusal
 from fhir_features.lake import commit, spill_folder, writing
-from fhir_features.normalize import events
 from fhir_features.normalize.decoding import decoded
 from fhir_features.normalize.dialect import dialect_of
 from fhir_features.normalize.dictionaries import insert_resolution, unresolved
@@ -106,6 +105,7 @@ def without_values(run: LandedRun) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OverflowError) as error:
+        print("DEBUG", error)
         if refusal(error):
             raise
         raise LakeError(
@@ -135,9 +135,9 @@ def _normalize_run(
     drop_temporary_tables(con)
     verify_run(run)
     staging = _stage(con, run, source, validation, progress)
-    derive(con, run, source)
+    derive(con, run, source, staging)
     with commit(con, f"normalize {run.source} {run.run_id}") as store_seq:
-        insert(con, run, source, staging, ontologies, store_seq)
+        insert(con, run, staging, ontologies, store_seq)
         insert_quarantine(con, run, store_seq)
         _insert_watermarks(con, run, store_seq)
         of = balance(con, run, staging)
@@ -148,14 +148,13 @@ def _normalize_run(
 def _stage(
     con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, validation: Validation, progress: Progress
 ) -> Staging:
-    is_large = sum(file.lines for file in run.files) > events.ROWS_AT_ONCE
-    staging = Staging(con, source, spill_folder(con) / "staged" if is_large else None)
+    staging = Staging(con, source, spill_folder(con) / "staged")
     # A batch is too small for two threads to share, and the other cores decode.
     con.execute("SET threads = 1")
     for batch in decoded(run, dialect_of(source), validation, progress):
         staging.add(batch)
-    con.execute(f"SET threads = {cores()}")
     staging.finish()
+    con.execute(f"SET threads = {cores()}")
     return staging
 
 
@@ -172,11 +171,12 @@ SELECT ?, unnest(?), unnest(?::TIMESTAMPTZ[]), ?, ?, ?, ?""",
 
 def _summary(con: duckdb.DuckDBPyConnection, run: LandedRun, of: Balance, validated: int, store_seq: int) -> RunSummary:
     per_type = con.execute("""
-SELECT resource_type, count(*)
-FROM new_versions
+SELECT resource_type, sum(new)::BIGINT AS versions
+FROM tally
 WHERE outcome = 'normalized'
-GROUP BY ALL
-ORDER BY ALL""").fetchall()
+GROUP BY resource_type
+HAVING versions > 0
+ORDER BY resource_type""").fetchall()
     sql = f"""
 SELECT count(*)
 FROM (

@@ -1,9 +1,7 @@
-"""The staging of one run: batches of the decoder in, temporary DuckDB tables out, with every instant read.
+"""The staging of one run: batches of the decoder in, its tables out, with every instant read.
 
 `staged_versions` has a row a resource version that could be named, `staged_<table>` the raw rows of each event table
-with their instants, `staged_quarantine` what was rejected, `staged_findings` what is not valid. DuckDB spills to disk
-what does not fit into memory. The raw rows of a large run, which are wide, lie in Parquet files from the start, and
-their tables are views: a million of them as tables pushed out of memory what the joins need, a tenth of the whole time.
+with their instants. `staged_quarantine`, what was rejected, and `staged_findings`, what is not valid, are of the run.
 """
 
 from __future__ import annotations
@@ -17,13 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fhir_features.config import Source
-from fhir_features.files import parquet_in
-from fhir_features.lake import EVENT_TABLES, literal
+from fhir_features.lake import EVENT_TABLES
 from fhir_features.lake.schema import MEDICATIONS, PROVENANCES, REPORTED_RESULTS
 from fhir_features.normalize.codes import CodingRow, UnitRow
 from fhir_features.normalize.decode import Batch
 from fhir_features.normalize.instants import plain_instant, read_odd_texts
 from fhir_features.normalize.rows import RAW_TABLES, arrow_table
+from fhir_features.normalize.run_tables import ROWS_AT_ONCE, RunTables
 
 _OTHER_TABLES = {"Medication": MEDICATIONS, "DiagnosticReport": REPORTED_RESULTS, "Provenance": PROVENANCES}
 
@@ -84,31 +82,47 @@ def staged(resource_type: str) -> str:
 
 
 _RAW = {staged(resource_type): instants for resource_type, instants in _INSTANTS.items()}
-_INSTANTS_OF = {"staged_versions": _VERSION_INSTANTS, "staged_quarantine": (), "staged_findings": (), **_RAW}
-# About half a kilobyte each.
-_ROWS_TOGETHER = 60_000
+_INSTANTS_OF = {"staged_versions": _VERSION_INSTANTS, **_RAW}
+# What stays one table, whatever parts there are.
+_OF_THE_RUN = ("staged_quarantine", "staged_findings")
+
+# What is normalized, but has an instant that cannot be read, is set aside.
+_VERSIONS = """
+SELECT * REPLACE (CASE WHEN bad_path IS NULL THEN outcome ELSE 'quarantined' END AS outcome), {slice} AS slice
+FROM (
+SELECT v.* REPLACE (CASE WHEN outcome = 'normalized' THEN coalesce(bad_path, path) END AS bad_path)
+FROM (
+{rows}
+) v
+LEFT JOIN bad_instants USING (row_no)
+)"""
 
 
 def has_rows(con: duckdb.DuckDBPyConnection, resource_type: str) -> bool:
-    """Whether anything of a resource type is staged: of what a run has nothing, nothing need be looked for."""
+    """Whether the open slice has anything of a resource type: of what it has nothing, nothing need be looked for."""
     row = con.execute(f"SELECT EXISTS (FROM {staged(resource_type)})").fetchone()
     return bool(row and row[0])
 
 
 class Staging:
-    """Takes the batches of a run, one after the other, and stages them; with `spill`, raw rows in files there."""
+    """Takes the batches of a run, one after the other, and stages them, in slices.
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, source: Source, spill: Path | None = None) -> None:
+    With a `folder`, the tables of a run that is more than one slice lie there.
+    """
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, source: Source, folder: Path | None = None) -> None:
         self._con = con
         self._source = source
-        self._spill = spill
-        self._made: set[str] = set()
+        self._folder = folder
+        self._tables: RunTables | None = None
         self._waiting: dict[str, list[pa.Table]] = {}
         self._codings: set[CodingRow] = set()
         self._units: set[UnitRow] = set()
         self.received = 0
+        self.slices = 0
         self.validated = 0
         self.ignored: Counter[str] = Counter()
+        self.rows: Counter[str] = Counter()  # by table
 
     def add(self, batch: Batch) -> None:
         """Take the batch that comes next in the run."""
@@ -122,17 +136,26 @@ class Staging:
         self.ignored.update(batch.ignored)
         self.validated += batch.validated
         self.received += batch.received
+        if any(sum(map(len, waiting)) >= ROWS_AT_ONCE for waiting in self._waiting.values()):
+            self._stage()
 
     def finish(self) -> None:
-        """Make the tables that got no rows, and move to the quarantine what has an instant that cannot be read."""
-        for resource_type, raw in RAW_TABLES.items():
-            if staged(resource_type) not in self._waiting:
-                self._take(staged(resource_type), arrow_table(raw.columns, []))
-        for table, waiting in self._waiting.items():
-            if waiting:
-                self._insert(table)
-        for table in ("staged_versions", *map(staged, RAW_TABLES)):
-            self._quarantine_bad_instants(table)
+        """Stage what still waits, and open all of it."""
+        if self._tables is None:
+            self._folder = None
+        if self._waiting:
+            self._stage()
+        self.open()
+
+    def open(self, slice: int | None = None) -> None:
+        """Have the names of the staged tables mean a slice of them, or the whole."""
+        self.tables.open(("staged_versions", *_RAW), slice)
+
+    @property
+    def tables(self) -> RunTables:
+        """The tables of the run, of which the staged ones are some."""
+        assert self._tables is not None
+        return self._tables
 
     @property
     def codings(self) -> list[CodingRow]:
@@ -148,59 +171,62 @@ class Staging:
         """Have rows of a batch wait for others: to stage them takes about as long for few as for many."""
         place = rows.column_names.index("row_no")
         rows = rows.set_column(place, rows.field(place), pc.add(rows.column(place), self.received))
-        waiting = self._waiting.setdefault(table, [])
-        waiting.append(rows)
-        if sum(map(len, waiting)) >= _ROWS_TOGETHER:
-            self._insert(table)
+        self._waiting.setdefault(table, []).append(rows)
+        self.rows[table] += len(rows)
 
-    def _insert(self, table: str) -> None:
-        """Stage the rows of a table that wait."""
-        rows, instants = pa.concat_tables(self._waiting[table]), _INSTANTS_OF[table]
-        self._waiting[table].clear()
-        self._con.register("batch", rows)
+    def _stage(self) -> None:
+        """Stage all rows that wait, as a slice: those of versions last, since an instant may set one aside."""
+        rows = {table: pa.concat_tables(waiting) for table, waiting in self._waiting.items()}
+        self._waiting.clear()
+        if self._tables is None:
+            self._tables = RunTables(self._con, self._folder)
+            self._create_tables_of_the_run(rows)
+            nothing = {staged(resource_type): arrow_table(raw.columns, []) for resource_type, raw in RAW_TABLES.items()}
+            rows = {**nothing, **rows}
+        self._con.execute("CREATE OR REPLACE TEMP TABLE bad_instants (row_no BIGINT, path VARCHAR)")
+        for table in (*_OF_THE_RUN, *_RAW, "staged_versions"):
+            if table in rows:
+                self._con.register("batch", rows[table])
+                self._insert(table, rows[table].column_names)
+                self._con.unregister("batch")
+        self._con.execute(f"""
+INSERT INTO staged_quarantine
+SELECT row_no, file_no, line, entry, resource_type, resource_id, bad_path, 'instant',
+  'it is not a date or time of FHIR'
+FROM staged_versions
+WHERE slice = {self.slices} AND bad_path IS NOT NULL""")
+        self.slices += 1
+
+    def _create_tables_of_the_run(self, rows: dict[str, pa.Table]) -> None:
+        for table in _OF_THE_RUN:
+            self._con.register("batch", rows[table])
+            self._con.execute(f"CREATE TEMP TABLE {table} AS FROM batch LIMIT 0")
+            self._con.unregister("batch")
+
+    def _insert(self, table: str, names: list[str]) -> None:
+        """Stage the rows of `batch` in a table."""
+        if table in _OF_THE_RUN:
+            self._con.execute(f"INSERT INTO {table} FROM batch")
+            return
+        instants = _INSTANTS_OF[table]
         # lastUpdated is a clock's reading, never a date.
         midnight = self._source.midnight_is_date and instants is not _VERSION_INSTANTS
         texts = [instant.text for instant in instants]
         odd = bool(texts) and read_odd_texts(
             self._con, "batch", texts, zone=self._source.timezone, midnight_is_date=midnight
         )
-        staged_rows = _with_instants(rows.column_names, instants, odd)
-        if self._spill and table in _RAW and rows.num_rows:
-            self._write(staged_rows, table, self._spill / table)
-        else:
-            into = f"INSERT INTO {table}" if table in self._made else f"CREATE TEMP TABLE {table} AS"
-            self._con.execute(f"{into}\n{staged_rows}")
-        self._made.add(table)
-        self._con.unregister("batch")
-
-    def _write(self, rows: str, table: str, folder: Path) -> None:
-        """Write what a statement gives to another file of a table that is a view."""
-        folder.mkdir(parents=True, exist_ok=True)
-        file = literal(str(folder / f"{self.received}.parquet"))
-        self._con.execute(f"COPY (\n{rows}\n) TO {file} (FORMAT parquet, COMPRESSION uncompressed)")
-        if table not in self._made:
-            self._con.execute(f"CREATE TEMP VIEW {table} AS FROM read_parquet({literal(parquet_in(folder))})")
-
-    def _quarantine_bad_instants(self, table: str) -> None:
-        if table == "staged_medications" or self._count(f"SELECT count(bad_path) FROM {table}") == 0:
-            return
-        self._con.execute(f"""
-INSERT INTO staged_quarantine
-SELECT v.row_no, v.file_no, v.line, v.entry, v.resource_type, v.resource_id, min(s.bad_path), 'instant',
-  'it is not a date or time of FHIR'
-FROM {table} s
-JOIN staged_versions v USING (row_no)
-WHERE s.bad_path IS NOT NULL AND v.outcome = 'normalized'
-GROUP BY v.row_no, v.file_no, v.line, v.entry, v.resource_type, v.resource_id""")
-        self._con.execute(f"""
-UPDATE staged_versions
-SET outcome = 'quarantined'
-WHERE outcome = 'normalized' AND row_no IN (SELECT row_no FROM {table} WHERE bad_path IS NOT NULL)""")
-
-    def _count(self, sql: str) -> int:
-        row = self._con.execute(sql).fetchone()
-        assert row is not None
-        return int(row[0])
+        rows = _with_instants(names, instants, odd)
+        if table == "staged_versions":
+            rows = _VERSIONS.format(rows=rows, slice=self.slices)
+        self.tables.add(table, rows, self.slices)
+        self.tables.open((table,), self.slices)
+        if instants and table != "staged_versions":
+            self._con.execute(f"""
+INSERT INTO bad_instants
+SELECT row_no, min(bad_path)
+FROM {table}
+WHERE bad_path IS NOT NULL
+GROUP BY row_no""")
 
 
 def _with_instants(names: list[str], instants: tuple[Instant, ...], odd: bool) -> str:

@@ -10,16 +10,22 @@ import duckdb
 
 from fhir_features.config import Source
 from fhir_features.errors import LakeError
-from fhir_features.lake import bucket_count, spill_folder
+from fhir_features.lake import spill_folder
 from fhir_features.normalize.clocks import read_clocks
-from fhir_features.normalize.context import create_context
-from fhir_features.normalize.dictionaries import insert_dictionary, insert_resolution
-from fhir_features.normalize.events import insert_events
-from fhir_features.normalize.findings import insert_findings
+from fhir_features.normalize.context import create_context, gather_context
+from fhir_features.normalize.dictionaries import find_measured, insert_dictionary, insert_resolution
+from fhir_features.normalize.events import insert_rows, put_rows
+from fhir_features.normalize.findings import find_new, insert_findings
 from fhir_features.normalize.policies import create_policies
-from fhir_features.normalize.restating import create_reopened, insert_restated, restate_versions
+from fhir_features.normalize.restating import create_reopened, restate_versions
 from fhir_features.normalize.staging import Staging
-from fhir_features.normalize.versions import close_versions, order_versions
+from fhir_features.normalize.versions import (
+    close_revised,
+    close_versions,
+    find_crowded,
+    name_versions,
+    order_versions,
+)
 from fhir_features.ontology import Ontologies
 from fhir_features.sources import LandedRun
 
@@ -35,34 +41,64 @@ class Balance:
     ignored: int
 
 
-def derive(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, until: int | None = None) -> None:
-    """Make the temporary tables of all that follows of what is staged of a run.
+_TALLY = """
+INSERT INTO tally
+SELECT resource_type, outcome, count(*), 0 FROM staged_versions GROUP BY ALL
+UNION ALL
+SELECT resource_type, outcome, 0, count(*) FROM new_versions GROUP BY ALL"""
+
+
+def derive(
+    con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, staging: Staging, until: int | None = None
+) -> None:
+    """Put aside all that follows of what is staged of a run, slice by slice: what needs all versions of
+    a resource, for those that have several, part by part of them.
 
     With `until`, the commit that brought the run first, rows of its quarantine are read again: what other resources
     say counts as it stood then.
     """
-    order_versions(con, run, source)
-    create_context(con, run, until)
+    tables = staging.tables
+    parts = find_crowded(con, tables, run, source, staging.slices)
+    gather_context(tables, run, until)
     create_policies(con, source)
-    read_clocks(con, source)
+    find_measured(tables)
+    con.execute("CREATE TEMP TABLE new_findings AS FROM staged_findings LIMIT 0")
+    con.execute("CREATE TEMP TABLE tally (resource_type VARCHAR, outcome VARCHAR, staged BIGINT, new BIGINT)")
+    for part in range(parts):
+        tables.open(("crowded_versions",), part)
+        with tables.of_a_part():
+            order_versions(con, tables, part, staging.slices)
+    for slice in range(staging.slices if tables.in_parts else 1):
+        staging.open(slice)
+        tables.open(("rows_of_crowded", "new_of_crowded"), slice)
+        with tables.of_a_part():
+            name_versions(con)
+            create_context(con)
+            read_clocks(con, source)
+            close_revised(tables, run, parts)
+            put_rows(con, staging, run, source.timezone)
+            find_new(con)
+            con.execute(_TALLY)
     if until is not None:
         create_reopened(con, run)
-    restate_versions(con, run, source)
-    close_versions(con, run)
+    restated = 0
+    for part in range(parts):
+        tables.open(("ordered_versions", "clocks_of_crowded", "held_closings"), part)
+        with tables.of_a_part():
+            restated += restate_versions(con, tables, run, source, restated)
+            close_versions(tables, run)
 
 
 def insert(
     con: duckdb.DuckDBPyConnection,
     run: LandedRun,
-    source: Source,
     staging: Staging,
     ontologies: Ontologies,
     store_seq: int,
 ) -> None:
-    """Insert what `derive` made, what the codings and units of the run mean, and what validation found, under the
+    """Insert what `derive` put aside, what the codings and units of the run mean, and what validation found, under the
     commit `store_seq`."""
-    insert_events(con, run, store_seq, source.timezone, bucket_count(con))
-    insert_restated(con, run, store_seq)
+    insert_rows(con, staging.tables, store_seq)
     insert_dictionary(con, staging, store_seq)
     insert_resolution(con, ontologies, store_seq)
     insert_findings(con, run, store_seq)
@@ -70,9 +106,9 @@ def insert(
 
 def balance(con: duckdb.DuckDBPyConnection, run: LandedRun, staging: Staging) -> Balance:
     """Count what became of what was staged. Raises LakeError when the counts do not add up."""
-    normalized = count(con, "SELECT count(*) FROM new_versions WHERE outcome <> 'quarantined'")
+    normalized = count(con, "SELECT coalesce(sum(new), 0) FROM tally WHERE outcome <> 'quarantined'")
     quarantined = count(con, "SELECT count(*) FROM staged_quarantine")
-    duplicates = count(con, "SELECT count(*) FROM staged_versions WHERE outcome <> 'quarantined'") - normalized
+    duplicates = count(con, "SELECT coalesce(sum(staged), 0) FROM tally WHERE outcome <> 'quarantined'") - normalized
     ignored = staging.ignored.total()
     if staging.received != normalized + quarantined + duplicates + ignored:
         raise LakeError(
@@ -102,7 +138,7 @@ def drop_temporary_tables(con: duckdb.DuckDBPyConnection) -> None:
     made = con.execute("""
 SELECT 'TABLE', table_name FROM duckdb_tables() WHERE temporary
 UNION ALL
-SELECT 'VIEW', view_name FROM duckdb_views() WHERE temporary AND starts_with(view_name, 'staged_')
+SELECT 'VIEW', view_name FROM duckdb_views() WHERE temporary AND NOT internal
 ORDER BY ALL""").fetchall()
     for kind, name in made:
         con.execute(f"DROP {kind} {name}")

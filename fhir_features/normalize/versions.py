@@ -1,9 +1,11 @@
 """Which versions are new, in which order do they stand, and what does each close (TIME rules 6, 7 and 13)?
 
-In goes a staged run and the lake. `order_versions` makes `ordered_versions`: every version, new or held, of each
-resource that the run touches, in the order of its beginning, with what makes it witnessed; `new_versions` are the new
-ones. Resources of one identity, which a source declares, are ordered as one: `first_id` is what they share.
-`close_versions` makes `new_closings`, once `clocks` has said when each version became known.
+In goes a staged run and the lake. `find_crowded` finds the resources that have several versions, new or held: of each
+part of these `order_versions` makes `ordered_versions`, in the order of their beginning, with what makes each
+witnessed. `name_versions` makes `new_versions` of a slice of the run: the new ones of them, and those of all other
+resources, in a first load nearly all, which need no order. Resources of one identity, which a source declares, are
+ordered as one: `first_id` is what they share. `close_versions` says what is closed, once it is known when each version
+became known.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ import duckdb
 
 from fhir_features.config import Source
 from fhir_features.lake import bucket_count, bucket_sql, first_version_no, literal
+from fhir_features.lake.schema import CLOSINGS
+from fhir_features.normalize.run_tables import ROWS_AT_ONCE, RunTables
 from fhir_features.sources import LandedRun
 
 # The resources whose history the run is part of: those in it, and those that share an identity with one of them. A
 # deletion, and what cannot be read, does not say its identity: it is that of the other versions of its id.
 _TOUCHED = """
-CREATE OR REPLACE TEMP VIEW touched AS
 WITH identified AS (
   SELECT resource_type, resource_id, identity FROM staged_versions WHERE identity IS NOT NULL
   UNION
@@ -47,14 +50,13 @@ ANTI JOIN named USING (resource_type, resource_id)"""
 
 # Where a source declares no identities, there is nothing to look for.
 _TOUCHED_BY_ID = """
-CREATE OR REPLACE TEMP VIEW touched AS
 SELECT DISTINCT resource_type, resource_id, resource_id AS first_id
 FROM staged_versions"""
 
 _RECEIVED = """
 CREATE OR REPLACE TEMP VIEW received_versions AS
 SELECT
-  resource_type, resource_id, version_id, outcome, withdrawn, patient_id, {bucket} AS bucket, last_updated,
+  slice, resource_type, resource_id, version_id, outcome, withdrawn, patient_id, {bucket} AS bucket, last_updated,
   {version_number} AS version_number,
   received_at, content_hash, identity, {first_id} AS first_id, row_no, {first_version_no} + row_no AS version_no,
   {source} AS source, {run_id} AS run_id, false AS is_held,
@@ -75,7 +77,6 @@ _HELD_OF_TYPE = """
 
 # What was set aside and has been read by a retry is held as the retry found it.
 _HELD = """
-CREATE TEMP TABLE held_versions AS
 SELECT h.* EXCLUDE (store_seq), {version_number} AS version_number, true AS is_held,
   version_id IS NULL AND last_updated IS NULL AS anonymous
 FROM (
@@ -85,9 +86,14 @@ ANTI JOIN lake.quarantine_resolved r ON h.outcome = 'quarantined' AND r.source =
   AND r.row_no = h.row_no AND r.store_seq > h.store_seq
 QUALIFY row_number() OVER (PARTITION BY source, run_id, row_no ORDER BY store_seq DESC) = 1"""
 
-# The resources that have several versions. The others, in a first load nearly all, need no order.
+_HELD_CLOSINGS = """
+SELECT resource_type, resource_id, version, first_id, min(closed_at) AS closed_at
+FROM lake.closings
+JOIN touched USING (resource_type, resource_id)
+WHERE site = {site} AND reason NOT IN ('revised', 'witnessed', 'reopened')
+GROUP BY ALL"""
+
 _CROWDED = """
-CREATE TEMP TABLE crowded AS
 SELECT resource_type, first_id
 FROM (
   SELECT resource_type, first_id
@@ -99,13 +105,16 @@ FROM (
 GROUP BY ALL
 HAVING count(*) > 1"""
 
+_CROWDED_VERSIONS = """
+FROM (FROM held_versions UNION ALL BY NAME FROM received_versions)
+SEMI JOIN crowded USING (resource_type, first_id)"""
+
 # All versions of the resources that have several, as far as they differ: versionId proves nothing, so a version is
 # what versionId and lastUpdated say together, and where lastUpdated says nothing its content. Where a version was read
 # twice, the reading that could be normalized counts. One that says neither is compared with its predecessor below.
 _CANDIDATES = """
-CREATE OR REPLACE TEMP TABLE candidate_versions AS
-FROM (FROM held_versions UNION ALL BY NAME FROM received_versions)
-SEMI JOIN crowded USING (resource_type, first_id)
+CREATE TEMP TABLE candidate_versions AS
+FROM crowded_versions
 QUALIFY anonymous OR row_number() OVER (
   PARTITION BY resource_type, resource_id, version_id, last_updated,
     CASE WHEN last_updated IS NULL THEN content_hash END
@@ -120,7 +129,6 @@ _BEGINNINGS = "last_updated, version_number, history_place, received_at, run_id,
 # that were received before it, and before those received after it, but for older ones that came late. `era` counts
 # the anonymous ones before a version.
 _ORDERED = """
-CREATE OR REPLACE TEMP TABLE ordered_versions AS
 WITH counted AS (
   SELECT
     *,
@@ -175,16 +183,22 @@ WINDOW beginnings AS (
   ORDER BY era, anonymous DESC, {beginnings}
 )"""
 
-_ALONE = """
-INSERT INTO ordered_versions BY NAME
+_NEW_OF_CROWDED = """
+SELECT * EXCLUDE (is_held, was_witnessed, anonymous, era, place, states, known_at)
+FROM ordered_versions
+WHERE NOT is_held"""
+
+_NEW = """
+CREATE TEMP TABLE new_versions AS
+FROM new_of_crowded
+UNION ALL BY NAME
 SELECT
-  r.* EXCLUDE (backfilled),
+  r.* EXCLUDE (backfilled, anonymous, is_held),
   coalesce(version_id, {unnumbered}) AS version,
-  1 AS place,
   1 AS versions,
   (last_updated > p.since AND NOT backfilled) IS TRUE AS witnessed
 FROM received_versions r
-ANTI JOIN crowded USING (resource_type, first_id)
+ANTI JOIN rows_of_crowded USING (row_no)
 LEFT JOIN pulled_types p USING (resource_type)"""
 
 # A versionId that is an integer.
@@ -197,40 +211,71 @@ _UNNUMBERED = """CASE
         END"""
 
 
-def order_versions(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source) -> None:
-    """Make `ordered_versions`, and of them `new_versions`."""
+def find_crowded(con: duckdb.DuckDBPyConnection, tables: RunTables, run: LandedRun, source: Source, slices: int) -> int:
+    """Make `crowded_versions`, all of the resources that have several, and `pulled_types`: what the run asked for.
+
+    Gives into how many parts they are divided.
+    """
     con.execute("CREATE TEMP TABLE pulled_types (resource_type VARCHAR, since TIMESTAMPTZ, history BOOLEAN)")
     for resource_type, landed in run.types.items():
         con.execute("INSERT INTO pulled_types VALUES (?, ?, ?)", [resource_type, landed.since, landed.history])
-    backfills = [file_no for file_no, file in enumerate(run.files) if file.backfill]
-    given = {
-        "site": literal(run.site),
-        "bucket": bucket_sql(literal(run.site), "patient_id", bucket_count(con)),
-        "first_version_no": str(first_version_no(con)),
-        "source": literal(run.source),
-        "run_id": literal(run.run_id),
-        "backfills": f"{backfills}::INTEGER[]",
-        "beginnings": _BEGINNINGS,
-        "version_number": _VERSION_NUMBER,
-        "unnumbered": _UNNUMBERED,
-        "first_id": "t.first_id" if source.one_result_by else "resource_id",
-        "join_touched": "JOIN touched t USING (resource_type, resource_id)" if source.one_result_by else "",
-    }
-    touched = _TOUCHED if source.one_result_by else _TOUCHED_BY_ID
-    con.execute(touched.format(**given))
+    site = literal(run.site)
+    tables.keep("touched", (_TOUCHED if source.one_result_by else _TOUCHED_BY_ID).format(site=site))
     # Of a run without versions there is a table all the same.
     types = con.execute("SELECT DISTINCT resource_type FROM touched ORDER BY resource_type").fetchall()
-    held = [_HELD_OF_TYPE.format(resource_type=name, site=given["site"]) for (name,) in types or [("Patient",)]]
-    given["held"] = "\n  UNION ALL".join(held)
-    for statement in (_RECEIVED, _HELD, _CROWDED, _CANDIDATES, _ORDERED, _ALONE):
-        con.execute(statement.format(**given))
-    con.execute("CREATE OR REPLACE TEMP VIEW new_versions AS\nFROM ordered_versions\nWHERE NOT is_held")
+    held = [_HELD_OF_TYPE.format(resource_type=name, site=site) for (name,) in types or [("Patient",)]]
+    tables.keep("held_versions", _HELD.format(held="\n  UNION ALL".join(held), version_number=_VERSION_NUMBER))
+    _create_received(con, run, source)
+    tables.keep("crowded", _CROWDED)
+    parts = 1
+    if tables.in_parts:
+        ((versions,),) = con.execute(f"SELECT count(*)\n{_CROWDED_VERSIONS}").fetchall()
+        parts = max(1, -(-int(versions) // ROWS_AT_ONCE))
+    tables.divide("crowded_versions", _CROWDED_VERSIONS, part_of(parts), parts)
+    tables.divide("held_closings", _HELD_CLOSINGS.format(site=site), part_of(parts), parts)
+    tables.open(("crowded_versions",))
+    tables.divide("rows_of_crowded", "SELECT row_no, slice FROM crowded_versions WHERE NOT is_held", "slice", slices)
+    return parts
+
+
+def part_of(parts: int) -> str:
+    """In which of some parts a resource is, as a SQL expression: those of one identity are in the same."""
+    return f"hash(first_id) % {parts}"
+
+
+def _create_received(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source) -> None:
+    """Make `received_versions`: what is open of `staged_versions`, as far as it can be a version."""
+    backfills = [file_no for file_no, file in enumerate(run.files) if file.backfill]
+    con.execute(
+        _RECEIVED.format(
+            bucket=bucket_sql(literal(run.site), "patient_id", bucket_count(con)),
+            first_version_no=first_version_no(con),
+            source=literal(run.source),
+            run_id=literal(run.run_id),
+            backfills=f"{backfills}::INTEGER[]",
+            version_number=_VERSION_NUMBER,
+            first_id="t.first_id" if source.one_result_by else "resource_id",
+            join_touched="JOIN touched t USING (resource_type, resource_id)" if source.one_result_by else "",
+        )
+    )
+
+
+def order_versions(con: duckdb.DuckDBPyConnection, tables: RunTables, part: int, slices: int) -> None:
+    """Add to `ordered_versions` those of the open part, and to `new_of_crowded` the new ones of them."""
+    con.execute(_CANDIDATES)
+    tables.add("ordered_versions", _ORDERED.format(beginnings=_BEGINNINGS, unnumbered=_UNNUMBERED), part)
+    tables.open(("ordered_versions",), part)
+    tables.divide("new_of_crowded", _NEW_OF_CROWDED, "slice", slices)
+
+
+def name_versions(con: duckdb.DuckDBPyConnection) -> None:
+    """Make `new_versions` of the open slice."""
+    con.execute(_NEW.format(unnumbered=_UNNUMBERED))
 
 
 # Each state of a version is closed by whichever of the versions after it was known first, unless a closing is held
-# that was as early. State 0 of a snapshot is over when state 1 is known.
+# that was as early.
 _CLOSINGS = """
-CREATE TEMP TABLE new_closings AS
 WITH known AS (
   SELECT o.* REPLACE (
     coalesce(r.restated_as, o.version) AS version,
@@ -239,7 +284,7 @@ WITH known AS (
     coalesce(r.states, v.states, o.states) AS states
   )
   FROM ordered_versions o
-  LEFT JOIN version_clocks v ON v.row_no = CASE WHEN NOT o.is_held THEN o.row_no END
+  LEFT JOIN clocks_of_crowded v ON v.row_no = CASE WHEN NOT o.is_held THEN o.row_no END
   LEFT JOIN restated r USING (resource_type, resource_id, version)
   WHERE o.versions > 1
 ),
@@ -255,52 +300,52 @@ succeeded AS (
     ORDER BY place
     ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING
   )
-),
-held_closings AS (
-  SELECT resource_type, resource_id, version, min(closed_at) AS closed_at
-  FROM lake.closings
-  SEMI JOIN ordered_versions USING (resource_type, resource_id)
-  WHERE site = {site} AND reason NOT IN ('revised', 'witnessed', 'reopened')
-  GROUP BY ALL
-),
-closings AS (
-  SELECT
-    s.*,
-    unnest(range(2 - s.states, 2))::UTINYINT AS state,
-    successor.known_at AS closed_at,
-    CASE
-      WHEN successor.outcome IN ('deleted', 'quarantined') THEN successor.outcome
-      WHEN successor.patient_id <> s.patient_id THEN 'subject-changed'
-      WHEN successor.withdrawn THEN 'entered-in-error'
-      ELSE 'superseded'
-    END AS reason,
-    successor.version AS closed_by
-  FROM succeeded s
-  LEFT JOIN held_closings h USING (resource_type, resource_id, version)
-  WHERE s.states > 0 AND successor IS NOT NULL AND (h.closed_at <= successor.known_at) IS NOT TRUE
-  UNION ALL BY NAME
-  SELECT n.resource_type, n.resource_id, n.version, n.version_no, n.patient_id, n.bucket, 0 AS state,
-    c.known_at AS closed_at, 'revised' AS reason, n.version AS closed_by
-  FROM new_versions n
-  JOIN version_clocks c USING (row_no)
-  WHERE c.states = 2
-  UNION ALL BY NAME
-  FROM restated_closings
 )
 SELECT
-  bucket,
-  patient_id,
-  resource_type,
-  resource_id,
-  version,
-  version_no,
-  state,
-  closed_at,
-  reason,
-  closed_by
-FROM closings"""
+  {site} AS site,
+  s.bucket,
+  s.patient_id,
+  s.resource_type,
+  s.resource_id,
+  s.version,
+  s.version_no,
+  unnest(range(2 - s.states, 2))::UTINYINT AS state,
+  successor.known_at AS closed_at,
+  CASE
+    WHEN successor.outcome IN ('deleted', 'quarantined') THEN successor.outcome
+    WHEN successor.patient_id <> s.patient_id THEN 'subject-changed'
+    WHEN successor.withdrawn THEN 'entered-in-error'
+    ELSE 'superseded'
+  END AS reason,
+  successor.version AS closed_by
+FROM succeeded s
+LEFT JOIN held_closings h USING (resource_type, resource_id, version)
+WHERE s.states > 0 AND successor IS NOT NULL AND (h.closed_at <= successor.known_at) IS NOT TRUE
+UNION ALL BY NAME
+SELECT {site} AS site, *
+FROM restated_closings"""
+
+# State 0 of a snapshot is over when state 1 is known.
+_REVISED = """
+SELECT {site} AS site, n.bucket, n.patient_id, n.resource_type, n.resource_id, n.version, n.version_no,
+  0::UTINYINT AS state, c.known_at AS closed_at, 'revised' AS reason, n.version AS closed_by
+FROM new_versions n
+JOIN version_clocks c USING (row_no)
+WHERE c.states = 2"""
+
+_CLOCKS_OF_CROWDED = """
+SELECT row_no, known_at, states, first_id
+FROM version_clocks
+JOIN new_versions USING (row_no)
+WHERE versions > 1"""
 
 
-def close_versions(con: duckdb.DuckDBPyConnection, run: LandedRun) -> None:
-    """Make `new_closings` from `ordered_versions`, `version_clocks` (row_no, known_at, states) and `restated`."""
-    con.execute(_CLOSINGS.format(site=literal(run.site)))
+def close_revised(tables: RunTables, run: LandedRun, parts: int) -> None:
+    """Put aside the closings of what was revised in the open slice, and keep for `parts` when versions became known."""
+    tables.put(CLOSINGS.name, _REVISED.format(site=literal(run.site)))
+    tables.divide("clocks_of_crowded", _CLOCKS_OF_CROWDED, part_of(parts), parts)
+
+
+def close_versions(tables: RunTables, run: LandedRun) -> None:
+    """Put aside the closings of the open part of `ordered_versions`, by `clocks_of_crowded` and `restated`."""
+    tables.put(CLOSINGS.name, _CLOSINGS.format(site=literal(run.site)))

@@ -12,7 +12,7 @@ from landing import at, land, observation, patient, rows, warehouse
 from fhir_features.config import load_config
 from fhir_features.errors import ConfigError, LakeError, LakeLocked
 from fhir_features.lake import writing
-from fhir_features.normalize import decoding, events, normalize, staging
+from fhir_features.normalize import decoding, events, normalize, run_tables, staging, versions
 from fhir_features.sources import pull
 
 RECEIVED = at("2024-03-20 00:00")
@@ -66,18 +66,18 @@ def test_a_run_of_more_rows_than_are_sorted_at_once_is_written_in_parts(
         for n in range(40)
     ]
     whole = _normalized(tmp_path / "whole", *lines)
-    monkeypatch.setattr(events, "ROWS_AT_ONCE", rows_at_once)
+    for module in (run_tables, staging, versions, events):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", rows_at_once)
     monkeypatch.setattr(decoding, "_BATCH_LINES", 7)
-    monkeypatch.setattr(staging, "_ROWS_TOGETHER", 15)
-    parts = _normalized(tmp_path / "parts", *lines)
+    divided = _normalized(tmp_path / "divided", *lines)
     for table in ("patients", "observations"):
         sql = f"SELECT * FROM lake.{table} ORDER BY ALL"
-        assert rows(parts, sql) == rows(whole, sql)
-    lake = parts.warehouse.path / "lake"
+        assert rows(divided, sql) == rows(whole, sql)
+    lake = divided.warehouse.path / "lake"
     assert len(list((lake / "data" / "main" / "observations").iterdir())) > 1
     assert list(lake.glob("spill-*")) == []
-    land(parts, lines, at("2024-03-21 00:00"))
-    (again,) = normalize(parts)
+    land(divided, lines, at("2024-03-21 00:00"))
+    (again,) = normalize(divided)
     assert (again.received, again.duplicates) == (48, 48)
 
 

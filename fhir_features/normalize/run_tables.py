@@ -1,0 +1,151 @@
+"""Where do the tables of a run lie while it is normalized? Statements in, tables and views of DuckDB out.
+
+Those of a small run are temporary tables. Those of a large one are Parquet files, each table in parts, of which some
+are open at a time under the table's name: whatever the size of a run, memory is bounded by a part. There are two ways
+to divide a run: `slices` of it as it was received, which hold all of a version, and `parts` of the resources that have
+several versions, which hold all versions of a resource.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from fhir_features.files import parquet_in
+from fhir_features.lake import literal
+
+# Half a kilobyte each, and as much again while they are joined or sorted.
+ROWS_AT_ONCE = 50_000
+# Each part that is written to has buffers of its own, about a megabyte.
+_PARTS_AT_ONCE = 32
+
+_WRITTEN = "FORMAT parquet, COMPRESSION uncompressed"
+
+
+class RunTables:
+    """The tables of one run: in memory, each whole, or with a `folder` in files there, in parts."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, folder: Path | None = None) -> None:
+        self._con = con
+        self._folder = folder
+        self._made: set[str] = set()
+        self._put: dict[str, list[str]] = {}
+        self._written = 0
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the tables are in parts."""
+        return self._folder is not None
+
+    def add(self, table: str, rows: str, part: int) -> None:
+        """Add what a statement gives to a part of a table."""
+        if self._folder is None:
+            self._insert(table, rows)
+        else:
+            self._begin(table, rows)
+            self._copy(rows, self._folder / table / f"part={part}" / f"{self._next()}.parquet")
+
+    def divide(self, table: str, rows: str, by: str, parts: int) -> None:
+        """Add what a statement gives to the parts of a table that a SQL expression names, of 0 to `parts` - 1."""
+        if self._folder is None:
+            self._insert(table, rows)
+        else:
+            self._begin(table, rows)
+            self._divide(rows, self._folder / table, by, parts)
+
+    def keep(self, table: str, rows: str) -> None:
+        """Make a table of what a statement gives, which is not in parts."""
+        if self._folder is None:
+            self._insert(table, rows)
+        else:
+            self._copy(rows, self._folder / table / "rows.parquet")
+            self.open((table,))
+
+    def open(self, tables: Iterable[str], part: int | None = None) -> None:
+        """Have the names of tables in parts mean one part of them, or the whole."""
+        if self._folder is None:
+            return
+        for table in tables:
+            folder = self._folder / table
+            files = [parquet_in(folder, below=part is None)]
+            if part is not None and (folder / f"part={part}").exists():
+                files.append(parquet_in(folder / f"part={part}"))
+            listed = ", ".join(map(literal, files))
+            self._con.execute(f"""
+CREATE OR REPLACE TEMP VIEW {table} AS
+FROM read_parquet([{listed}], hive_partitioning => false)""")
+
+    @contextmanager
+    def of_a_part(self) -> Iterator[None]:
+        """Have temporary tables that are made meanwhile last no longer than the part that is open."""
+        before = self._temporary_tables()
+        yield
+        if self._folder is not None:
+            for table in sorted(self._temporary_tables() - before):
+                self._con.execute(f"DROP TABLE {table}")
+
+    def put(self, table: str, rows: str, *, by: str | None = None, parts: int = 1) -> None:
+        """Put rows for a table of the lake aside; in parts that a SQL expression names, else each time apart."""
+        if self._folder is None:
+            view = f"put_{self._next()}"
+            self._con.execute(f"CREATE TEMP VIEW {view} AS\n{rows}")
+            self._put.setdefault(table, []).append(view)
+        elif by is None:
+            self._copy(rows, self._folder / "put" / table / f"from={self._next()}" / "rows.parquet")
+        else:
+            self._divide(rows, self._folder / "put" / table, by, parts)
+
+    def taken(self, table: str) -> Iterator[str]:
+        """What was put aside for a table of the lake, as relations, one part after the other."""
+        if self._folder is None:
+            yield from self._put.get(table, [])
+            return
+        for folder in sorted((self._folder / "put" / table).glob("*"), key=_number):
+            yield f"read_parquet({literal(parquet_in(folder))}, hive_partitioning => false)"
+            shutil.rmtree(folder)
+
+    def _insert(self, table: str, rows: str) -> None:
+        into = f"INSERT INTO {table} BY NAME" if table in self._made else f"CREATE TEMP TABLE {table} AS"
+        self._con.execute(f"{into}\n{rows}")
+        self._made.add(table)
+
+    def _begin(self, table: str, rows: str) -> None:
+        """Have a table in parts be there with its columns, whatever parts of it there are."""
+        assert self._folder is not None
+        if table not in self._made:
+            self._copy(f"FROM (\n{rows}\n)\nLIMIT 0", self._folder / table / "none.parquet")
+            self._made.add(table)
+
+    def _divide(self, rows: str, folder: Path, by: str, parts: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for first in range(0, parts, _PARTS_AT_ONCE):
+            some = f"\nWHERE part BETWEEN {first} AND {first + _PARTS_AT_ONCE - 1}" if parts > _PARTS_AT_ONCE else ""
+            self._con.execute(f"""
+COPY (
+SELECT *, {by} AS part
+FROM (
+{rows}
+){some}
+) TO {literal(str(folder))}
+({_WRITTEN}, PARTITION_BY (part), OVERWRITE_OR_IGNORE, FILENAME_PATTERN '{self._next()}-{{i}}')""")
+
+    def _copy(self, rows: str, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._con.execute(f"COPY (\n{rows}\n) TO {literal(str(file))} ({_WRITTEN})")
+
+    def _next(self) -> int:
+        self._written += 1
+        return self._written
+
+    def _temporary_tables(self) -> set[str]:
+        found = self._con.execute("SELECT table_name FROM duckdb_tables() WHERE temporary").fetchall()
+        return {name for (name,) in found}
+
+
+def _number(folder: Path) -> tuple[str, int]:
+    kind, _, number = folder.name.partition("=")
+    return kind, int(number)
