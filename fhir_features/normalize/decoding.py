@@ -28,8 +28,8 @@ from fhir_features.normalize.validation import Validation
 from fhir_features.sources import LandedFile, LandedRun, Progress, UnreadableRest, read_lines
 from fhir_features.times import epoch_us
 
-_BATCH_LINES = 20_000
-_BATCH_BYTES = 16 << 20
+_BATCH_LINES = 5_000
+_BATCH_BYTES = 4 << 20
 _LARGE_RUN_LINES = 150_000
 # One process reads and stages as fast as this many decode.
 _MOST_PROCESSES = 4

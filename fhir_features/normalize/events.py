@@ -88,7 +88,7 @@ _JOINS = {
     # An Age needs the birth date; an encounter diagnosis without an onset is of its encounter's start.
     "Condition": """
 LEFT JOIN patients_of_conditions b ON b.patient_id = v.patient_id
-LEFT JOIN encounters_of_conditions e ON e.encounter_id = s.encounter_id AND p.encounter_diagnosis
+LEFT JOIN encounters_of_conditions e ON e.encounter_id = CASE WHEN p.encounter_diagnosis THEN s.encounter_id END
 """,
 }
 

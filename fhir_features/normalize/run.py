@@ -84,6 +84,8 @@ def normalize_runs(
     validation: Validation = Validation.SAMPLE,
 ) -> list[RunSummary]:
     """Normalize those of the runs that the lake does not have into it, in their order, and resolve the dictionaries."""
+    # Enough for a slice of a run; what does not fit is spilled.
+    con.execute("SET memory_limit = '100MB'")
     ontologies = load_ontologies()
     summaries = []
     done = {tuple(row) for row in con.execute("SELECT source, run_id FROM lake.commits").fetchall()}

@@ -8,6 +8,7 @@ several versions, which hold all versions of a resource.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ import duckdb
 from fhir_features.files import parquet_in
 from fhir_features.lake import literal
 
-# Half a kilobyte each, and as much again while they are joined or sorted.
+# What is staged, joined or sorted together, whichever comes first.
 ROWS_AT_ONCE = 50_000
+BYTES_AT_ONCE = 32 << 20
+_MUCH_TOO_LARGE = 1.3
 # Each part that is written to has buffers of its own, about a megabyte.
 _PARTS_AT_ONCE = 32
 
@@ -105,8 +108,20 @@ FROM read_parquet([{listed}], hive_partitioning => false)""")
             yield from self._put.get(table, [])
             return
         for folder in sorted((self._folder / "put" / table).glob("*"), key=_number):
-            yield f"read_parquet({literal(parquet_in(folder))}, hive_partitioning => false)"
+            for some in self._divided_again(folder):
+                yield _read(some)
             shutil.rmtree(folder)
+
+    def _divided_again(self, folder: Path) -> list[Path]:
+        """The folders of a part that was put aside: it, or if it is too large to be sorted at once, those of it."""
+        ((rows,),) = self._con.execute(f"SELECT count(*) FROM {_read(folder)}").fetchall()
+        size = sum(file.stat().st_size for file in folder.iterdir())
+        too_large = max(rows / ROWS_AT_ONCE, size / BYTES_AT_ONCE)
+        if too_large < _MUCH_TOO_LARGE:
+            return [folder]
+        parts = math.ceil(too_large)
+        self._divide(f"FROM {_read(folder)}", folder, f"hash(resource_id) % {parts}", parts)
+        return sorted((found for found in folder.iterdir() if found.is_dir()), key=_number)
 
     def _insert(self, table: str, rows: str) -> None:
         into = f"INSERT INTO {table} BY NAME" if table in self._made else f"CREATE TEMP TABLE {table} AS"
@@ -144,6 +159,10 @@ FROM (
     def _temporary_tables(self) -> set[str]:
         found = self._con.execute("SELECT table_name FROM duckdb_tables() WHERE temporary").fetchall()
         return {name for (name,) in found}
+
+
+def _read(folder: Path) -> str:
+    return f"read_parquet({literal(parquet_in(folder))}, hive_partitioning => false)"
 
 
 def _number(folder: Path) -> tuple[str, int]:

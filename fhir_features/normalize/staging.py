@@ -21,7 +21,7 @@ from fhir_features.normalize.codes import CodingRow, UnitRow
 from fhir_features.normalize.decode import Batch
 from fhir_features.normalize.instants import plain_instant, read_odd_texts
 from fhir_features.normalize.rows import RAW_TABLES, arrow_table
-from fhir_features.normalize.run_tables import ROWS_AT_ONCE, RunTables
+from fhir_features.normalize.run_tables import BYTES_AT_ONCE, ROWS_AT_ONCE, RunTables
 
 _OTHER_TABLES = {"Medication": MEDICATIONS, "DiagnosticReport": REPORTED_RESULTS, "Provenance": PROVENANCES}
 
@@ -136,7 +136,9 @@ class Staging:
         self.ignored.update(batch.ignored)
         self.validated += batch.validated
         self.received += batch.received
-        if any(sum(map(len, waiting)) >= ROWS_AT_ONCE for waiting in self._waiting.values()):
+        waiting = list(self._waiting.values())
+        rows = max(sum(map(len, tables)) for tables in waiting)
+        if rows >= ROWS_AT_ONCE or sum(table.nbytes for tables in waiting for table in tables) >= BYTES_AT_ONCE:
             self._stage()
 
     def finish(self) -> None:
@@ -196,6 +198,9 @@ SELECT row_no, file_no, line, entry, resource_type, resource_id, bad_path, 'inst
 FROM staged_versions
 WHERE slice = {self.slices} AND bad_path IS NOT NULL""")
         self.slices += 1
+        # What Arrow keeps for later is as much as a slice.
+        del rows
+        pa.default_memory_pool().release_unused()
 
     def _create_tables_of_the_run(self, rows: dict[str, pa.Table]) -> None:
         for table in _OF_THE_RUN:
