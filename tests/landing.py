@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import zstandard
 
 from fhir_features.config import Config, load_config
 from fhir_features.files import sha256_of
 from fhir_features.lake import create_views, newest_store_seq, reading
+from fhir_features.normalize import events, run_tables, staging, versions
 from fhir_features.sources.landing import LandedFile, LandedRun, LandedType, Receipt, write_record
 
 TYPES = ("Patient", "Encounter", "Observation", "Condition", "MedicationRequest")
@@ -86,6 +88,14 @@ def land(
     )
     write_record(run)
     return run
+
+
+def few_rows_at_once(monkeypatch: pytest.MonkeyPatch, rows: int, *, bytes_at_once: int = 1 << 30) -> None:
+    """Have runs of more than some rows normalized in slices of so many."""
+    for module in (run_tables, staging, versions, events):
+        monkeypatch.setattr(module, "ROWS_AT_ONCE", rows)
+    for module in (run_tables, staging):
+        monkeypatch.setattr(module, "BYTES_AT_ONCE", bytes_at_once)
 
 
 def rows(config: Config, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:

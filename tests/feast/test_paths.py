@@ -7,18 +7,18 @@ from pathlib import Path
 import polars as pl
 import pytest
 from feast import FeatureStore as FeastStore
+from landing import few_rows_at_once
 from project import NOW, Project
 from test_online_equals_offline import apply
 
 from fhir_features.feast import materialize
 from fhir_features.files import parquet_at, parquet_in
-from fhir_features.normalize import events
 
 WILD = "a [x] * ? {b} 'q"
 
 
 def test_a_folder_with_wildcards_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "ROWS_AT_ONCE", 10)
+    few_rows_at_once(monkeypatch, 10)
     (tmp_path / WILD).mkdir()
     project = Project(tmp_path / WILD)
     project.receive(project.resources)

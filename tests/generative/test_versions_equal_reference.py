@@ -13,11 +13,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from landing import land, observation, rows, warehouse
+from landing import few_rows_at_once, land, observation, rows, warehouse
 
-from fhir_features.normalize import normalize
+from fhir_features.normalize import decoding, normalize
 
 START = dt.datetime(2024, 3, 1, tzinfo=dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -140,9 +141,11 @@ HAVING count(*) > 1"""
 
 
 @settings(max_examples=settings().max_examples // 8)
-@given(arrivals())
-def test_intervals_are_those_of_the_reference(runs: list[list[Version]]) -> None:
-    with TemporaryDirectory() as folder:
+@given(arrivals(), st.sampled_from([4, 1000]))
+def test_intervals_are_those_of_the_reference(runs: list[list[Version]], rows_at_once: int) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
+        few_rows_at_once(monkeypatch, rows_at_once)
+        monkeypatch.setattr(decoding, "_BATCH_LINES", rows_at_once)
         config = warehouse(Path(folder))
         for number, run in enumerate(runs):
             land(config, [version.as_entry() for version in run], _received(number), format="bundle")

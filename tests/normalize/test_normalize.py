@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from landing import at, land, observation, patient, rows, warehouse
+from landing import at, few_rows_at_once, land, observation, patient, rows, warehouse
 
 from fhir_features.config import load_config
 from fhir_features.errors import ConfigError, LakeError, LakeLocked
 from fhir_features.lake import writing
-from fhir_features.normalize import decoding, events, normalize, run_tables, staging, versions
+from fhir_features.normalize import decoding, normalize
 from fhir_features.sources import pull
 
 RECEIVED = at("2024-03-20 00:00")
@@ -66,8 +66,7 @@ def test_a_run_of_more_rows_than_are_sorted_at_once_is_written_in_parts(
         for n in range(40)
     ]
     whole = _normalized(tmp_path / "whole", *lines)
-    for module in (run_tables, staging, versions, events):
-        monkeypatch.setattr(module, "ROWS_AT_ONCE", rows_at_once)
+    few_rows_at_once(monkeypatch, rows_at_once)
     monkeypatch.setattr(decoding, "_BATCH_LINES", 7)
     divided = _normalized(tmp_path / "divided", *lines)
     for table in ("patients", "observations"):
