@@ -1,4 +1,4 @@
-"""How do views, training sets and concept sets look in a notebook? In goes one of them, out comes a piece of HTML.
+"""How do definitions, training sets and explanations look in a notebook? In goes one of them, out comes HTML.
 
 It has no colours, so that it is light or dark as the notebook is, no script, and escapes every text that it is given.
 The version of a view and the codes of a set are looked up when they are first shown, and kept; the hash of a training
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from textwrap import shorten
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -22,6 +23,8 @@ from fhir_features.features.terms import ontologies
 from fhir_features.features.wording import in_words, rows_in_words, unit_in_words, unit_of, window_in_words
 
 if TYPE_CHECKING:
+    from fhir_features.features.explain import Explanation
+    from fhir_features.features.receipts import Receipt
     from fhir_features.features.retrieval import TrainingSet
     from fhir_features.features.view import FeatureView
     from fhir_features.ontology import ConceptSet
@@ -36,9 +39,7 @@ def view_html(view: FeatureView) -> str:
         version = view.version[:12]
     except FhirFeaturesError as error:
         version = str(error)
-    rows = [_feature_row(feature) for feature in view.features]
-    head = ("feature", "kind", "unit", "window", "of", "answer")
-    return _card(f"FeatureView {view.name}", f"{view.cadence}, version {version}", _table(head, rows))
+    return _card(f"FeatureView {view.name}", f"{view.cadence}, version {version}", _table(*feature_table(view)))
 
 
 def training_set_html(training: TrainingSet) -> str:
@@ -76,7 +77,46 @@ def concept_set_html(concepts: ConceptSet) -> str:
     return _card(title, count, _table(("code", "name"), ((each, titles.get(each, "")) for each in codes[:_CODES])))
 
 
-def _feature_row(feature: Feature) -> Sequence[object]:
+def receipt_html(receipt: Receipt) -> str:
+    """A receipt: what the training set was made from, and the hashes of its spine and of its output."""
+    views = ", ".join(f"{len(view.features)} features of {view.name}@{view.version[:12]}" for view in receipt.views)
+    facts = (
+        ("views", views),
+        ("store", f"store_seq {receipt.store_seq}, commits {receipt.commits[:12]}"),
+        ("ontologies", "lock " + ", ".join(dict.fromkeys(view.lock[:12] for view in receipt.views))),
+        ("served", receipt.serving or "by the cadence of each view"),
+        ("known as of", "each row's T" if receipt.known_as_of is None else receipt.known_as_of.isoformat()),
+        ("program", f"fhir-features {receipt.engine.package}, duckdb {receipt.engine.duckdb}"),
+        ("spine", f"{receipt.spine.rows:,} rows, {receipt.spine.sha256[:12]}"),
+        ("output", f"{receipt.output.rows:,} rows, {receipt.output.sha256[:12]}"),
+    )
+    return _card("Receipt", _table(("what", "which"), facts))
+
+
+def explanation_html(explained: Explanation) -> str:
+    """An explanation: the answer, and each version that bears on it with its verdict, as `explain` prints it."""
+    head = ("", "resource", "value", "true", "known", "through", "verdict")
+    parts = [f"Answer as of {explained.t.isoformat()}: {_cell(explained.answer) or 'none'}"]
+    if not explained.is_known:
+        parts.append("The store knew no such patient then")
+    for part, rows in groupby(explained.rows.to_pylist(), lambda row: row["part"]):
+        parts += [part, _table(head, [_version_row(row) for row in rows])]
+    return _card("Explanation", *parts)
+
+
+def feature_table(view: FeatureView) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """The headings and a row for each feature of a view: its name, kind, unit, window, what it is of and answers."""
+    return ("feature", "kind", "unit", "window", "of", "answer"), [_feature_row(feature) for feature in view.features]
+
+
+def _version_row(row: dict[str, Any]) -> Sequence[str]:
+    value = row["text"] if row["number"] is None else row["number"]
+    instants = _cell(row["effective_at"]), _cell(row["known_at"]), row["known_at_source"] or ""
+    resource = f"{row['resource_type']}/{row['resource_id']}"
+    return "*" if row["decides"] else "", resource, _cell(value), *instants, row["verdict"]
+
+
+def _feature_row(feature: Feature) -> Sequence[str]:
     value = feature.value
     windows = dict.fromkeys(
         window_in_words(each.window) or "all of history" for each in leaves(value) if isinstance(each, Aggregate)

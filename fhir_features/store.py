@@ -60,6 +60,9 @@ class FeatureStore:
         self.history = self.config.warehouse.path / "views"
         self.spines_kept = self.config.warehouse.path / "spines"
 
+    def __repr__(self) -> str:
+        return f"<FeatureStore {self.config.file.parent}, sites: {', '.join(self.sites) or 'none'}>"
+
     @cached_property
     def views(self) -> dict[str, FeatureView]:
         """The feature views by name. Raises DefinitionError for a mistake in the definitions."""

@@ -71,7 +71,8 @@ def command(
     for part, rows in groupby(explained.rows.to_pylist(), lambda row: row["part"]):
         print(f"\n{part}")
         print_table(
-            ("", "resource", "version", "value", "true", "known", "verdict"), [_cells(row, patient_id) for row in rows]
+            ("", "resource", "version", "value", "true", "known", "through", "verdict"),
+            [_cells(row, patient_id) for row in rows],
         )
     print(f"\n{', '.join(f'{number:,} {verdict}' for verdict, number in explained.verdicts.items()) or 'no rows'}")
 
@@ -87,5 +88,6 @@ def _cells(row: dict[str, Any], patient_id: str) -> tuple[Cell, ...]:
         row["text"] if row["number"] is None else f"{row['number']:g}",
         row["effective_at"],
         row["known_at"],
+        row["known_at_source"],
         row["verdict"] + ("; what it is made from has changed since" if row["source_changed"] else ""),
     )

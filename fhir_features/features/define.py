@@ -33,6 +33,9 @@ class _Patient:
 
     entity = "patient"
 
+    def __repr__(self) -> str:
+        return "<patient>"
+
     def age(self) -> Unnamed:
         """Completed years at T, by UTC dates."""
         return Unnamed(PatientFact(operator="age"))

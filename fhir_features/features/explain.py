@@ -51,6 +51,16 @@ class Explanation:
     ties: int
     rows: pa.Table
 
+    def __repr__(self) -> str:
+        # No answer and no row: this is what a log has.
+        told = ", ".join(f"{number:,} {verdict}" for verdict, number in self.verdicts.items())
+        return f"<Explanation as of {self.t:%Y-%m-%d %H:%M:%SZ}: {told or 'no rows'}>"
+
+    def _repr_html_(self) -> str:
+        from fhir_features.notebook import explanation_html
+
+        return explanation_html(self)
+
     @property
     def verdicts(self) -> dict[str, int]:
         """How many rows have each verdict, those that count first, then by number."""

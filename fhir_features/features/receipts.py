@@ -75,6 +75,17 @@ class Receipt(_Record):
     summary: dict[str, Any]
     output: TableHash
 
+    def __repr__(self) -> str:
+        views = ", ".join(f"{view.name}@{view.version[:12]}" for view in self.views)
+        return f"<Receipt of {self.output.rows:,} rows: {views}; store_seq {self.store_seq}, {self.output.sha256[:12]}>"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from fhir_features.notebook import receipt_html
+
+        return receipt_html(self)
+
     def to_json(self) -> str:
         """The receipt as a file has it."""
         return self.model_dump_json(indent=2) + "\n"

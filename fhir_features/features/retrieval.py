@@ -79,7 +79,9 @@ class TrainingSet:
     @cached_property
     def receipt(self) -> Receipt:
         """What the answers rest on, and their hash. Raises UsageError for a column that cannot be hashed."""
-        summary = {**asdict(self.summary), "shares": self.summary.shares}
+        # asdict makes of a Counter the count of its items: https://github.com/python/cpython/issues/79721
+        found_through = dict(self.summary.known_at_source)
+        summary = {**asdict(self.summary), "known_at_source": found_through, "shares": self.summary.shares}
         return make_receipt(self.provenance, self._spine, self.table, summary)
 
     @owner_only()

@@ -52,6 +52,10 @@ class PullSummary:
     types: tuple[TypeSummary, ...]
     warnings: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        landed = ", ".join(f"{each.resource_type} {each.landed:,}" for each in self.types if each.landed)
+        return f"<PullSummary {self.source}: landed {landed or 'nothing, as nothing is new'}>"
+
 
 def pull(config: Config, names: Sequence[str] = (), progress: Progress = silent) -> list[PullSummary]:
     """Pull the named sources, or all that are configured, one after the other, into `<warehouse>/landing`.

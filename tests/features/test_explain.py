@@ -68,6 +68,21 @@ def test_each_row_has_its_verdict(project: Any) -> None:
     }
 
 
+def test_an_explanation_shows_its_rows_in_a_notebook_and_none_in_a_log(project: Any) -> None:
+    project.write(rows_of_all_fates())
+    explained = project.store.explain("diabetes:hba1c_last_1y", "p1", at("2024-03-10"))
+    assert repr(explained).startswith("<Explanation as of 2024-03-10 00:00:00Z: 1 counts, ")
+    assert "corrected" not in repr(explained)
+    shown = explained._repr_html_()
+    assert "Answer as of 2024-03-10T00:00:00+00:00: 6" in shown
+    row = "<td>*</td><td>Observation/corrected</td><td>6</td><td>2024-03-01T00:00:00+00:00</td>"
+    assert f"{row}<td>2024-03-03T00:00:00+00:00</td><td>issued</td><td>counts</td>" in shown
+    assert (
+        "The store knew no such patient then"
+        in project.store.explain("diabetes:age", "nobody", at("2024-03-10"))._repr_html_()
+    )
+
+
 def test_what_was_known_before_is_explained_as_it_was(project: Any) -> None:
     project.write(rows_of_all_fates())
     explained = project.store.explain("diabetes:hba1c_last_1y", "p1", at("2024-03-10"), known_as_of=at("2024-03-02"))
@@ -189,7 +204,18 @@ def test_what_was_served_is_explained_unless_something_else_is_asked_for(project
     assert said.startswith("diabetes:ratio = 1.0\n  as it was served then: the answer of 2024-03-02 02:00:00+00:00\n")
     assert "\nlast, of results of loinc:4548-4 in %\n" in said
     assert "\nfirst, within 365d, of results of loinc:4548-4 in %\n" in said
-    decides = ["*", "Observation/first", "1", "8", "2024-03-01", "00:00:00Z", "2024-03-01", "00:00:00Z", "counts"]
+    decides = [
+        "*",
+        "Observation/first",
+        "1",
+        "8",
+        "2024-03-01",
+        "00:00:00Z",
+        "2024-03-01",
+        "00:00:00Z",
+        "issued",
+        "counts",
+    ]
     assert [line.split() for line in said.splitlines()].count(decides) == 2
     assert said.endswith(("\n2 counts, 2 it lies after the window\n", "\n2 counts, 2 it was not yet known\n"))
     told = json.loads(in_process(project, *asked, "--serving", "exact", "--json"))

@@ -188,7 +188,21 @@ def test_a_receipt_says_what_was_read_and_nothing_of_the_patients(config: Config
     assert told["views"][0]["definition"]["features"][0]["name"] == "hba1c_last"
     assert {row["resource_type"] for row in told["watermarks"]} >= {"Patient", "Observation"}
     assert sum(told["summary"]["shares"].values()) == pytest.approx(1)
+    assert told["summary"]["known_at_source"] == {"issued": 4, "recorded_date": 1}
     assert "icd10cm@FY2025" in {artifact["id"] for artifact in told["locks"][0]["artifacts"]}
+
+
+def test_a_receipt_shows_its_hashes_and_nothing_of_the_patients(config: Config, tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path)
+    assert repr(store) == f"<FeatureStore {tmp_path}, sites: north>"
+    made = store.get_historical_features(spine(), FEATURES).receipt
+    views = ", ".join(f"{view.name}@{view.version[:12]}" for view in made.views)
+    assert repr(made) == f"<Receipt of 4 rows: {views}; store_seq 1, {made.output.sha256[:12]}>"
+    assert str(made) == repr(made)
+    shown = made._repr_html_()
+    for said in (made.output.sha256, made.spine.sha256, made.views[0].lock, made.commits):
+        assert said[:12] in shown
+    assert not re.search(r"p[12]\b|2024-03-0[569]", shown)
 
 
 def test_the_same_question_has_the_same_receipt(config: Config, receipt: Path, tmp_path: Path) -> None:

@@ -97,6 +97,7 @@ def test_every_resource_is_landed_once_with_its_content(source):
         "Observation": (25, 25),
     }
     assert summary.run_id == run.run_id
+    assert repr(summary) == "<PullSummary ward: landed Patient 12, Observation 25>"
     assert [of.watermark for of in summary.types] == [of.watermark for of in run.types.values()]
 
 
