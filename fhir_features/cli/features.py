@@ -9,13 +9,13 @@ import click
 
 from fhir_features.cli.printing import print_json, print_table
 from fhir_features.cli.progress import working
-from fhir_features.cli.teaching import examples
+from fhir_features.cli.teaching import Group, examples
 
 if TYPE_CHECKING:
     from fhir_features.features.view_diff import ViewDiff
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Show the feature views of the project, compare their versions, and test them."""
 
@@ -66,18 +66,22 @@ def list_views(config_path: str, with_earlier: bool, as_json: bool) -> None:
 )
 @click.argument("view", metavar="VIEW[@VERSION]")
 @click.option("--sql", is_flag=True, help="Print the statement that answers the view.")
+@click.option("--json", "as_json", is_flag=True, help="Print the version and the whole definition as JSON.")
 @click.pass_obj
-def show_view(config_path: str, view: str, sql: bool) -> None:
-    """Show the version and the definition of a feature view as JSON, or its SQL."""
+def show_view(config_path: str, view: str, sql: bool, as_json: bool) -> None:
+    """Show the features of a feature view: kind, unit, window, and what each answers."""
+    from fhir_features.notebook import feature_table
     from fhir_features.store import FeatureStore
 
     store = FeatureStore(config_path)
     locked = store.locked(view)
-    shown = {"version": locked.version, **locked.view.model_dump(mode="json")}
     if sql:
         print(store.sql(locked.view))
+    elif as_json:
+        print_json({"version": locked.version, **locked.view.model_dump(mode="json")})
     else:
-        print_json(shown)
+        print(f"{locked.view.name}@{locked.version[:12]}, {locked.view.cadence}\n")
+        print_table(*feature_table(locked.view))
 
 
 @command.command("diff", epilog=examples("fhir-features features diff diabetes@1a2b3c diabetes"))

@@ -16,11 +16,11 @@ import duckdb
 import pyarrow as pa
 
 from fhir_features.errors import DefinitionError, did_you_mean
-from fhir_features.features.compile import compile_features
+from fhir_features.features.compile import compile_features, kind_of
 from fhir_features.features.engine import answers, ask, stand_at
 from fhir_features.features.explain import explain
 from fhir_features.features.invented import SITE, Asked, Invented
-from fhir_features.features.nodes import Feature
+from fhir_features.features.nodes import Feature, Kind
 from fhir_features.features.spine import INSTANT
 from fhir_features.features.terms import create_members
 from fhir_features.features.view import FeatureView
@@ -83,6 +83,8 @@ def assure(known: Ontologies, views: dict[str, FeatureView], patients: list[Inve
             if name not in features:
                 raise DefinitionError(f"the feature tests ask for '{name}': {did_you_mean(name, features)}")
             asked = [(number, each) for number, each in enumerate(expected) if each.feature == name]
+            for _, each in asked:
+                _check_kind(each, kind_of(features[name].value))
             got |= _answers(con, known, features[name], asked)
         failures = [
             _failure(con, known, features[each.feature], each, got[number])
@@ -154,15 +156,26 @@ def _site(patient: Invented) -> str:
     return next((str(row["site"]) for rows in patient.rows.values() for row in rows), SITE)
 
 
+def _check_kind(expected: _Expected, kind: Kind) -> None:
+    """Refuse what can be no answer of the kind. Raises DefinitionError."""
+    written, where = expected.written, f"the feature tests, line {expected.asked.line}: {expected.feature}"
+    if not written:
+        return
+    if kind == "boolean" and written not in ("true", "false"):
+        raise DefinitionError(f"{where} is true or false, not '{written}'")
+    if kind in ("number", "count"):
+        try:
+            float(written)
+        except ValueError:
+            raise DefinitionError(f"{where} is a number, not '{written}'") from None
+
+
 def _is(expected: _Expected, got: Any) -> bool:
     """Whether an answer is what is written: nothing for null, true or false, a number to six digits, or a text."""
     if got is None or isinstance(got, bool):
         return _written(got) == expected.written
     if isinstance(got, int | float):
-        try:
-            return math.isclose(float(expected.written), got, rel_tol=1e-6, abs_tol=1e-9)
-        except ValueError:
-            return False
+        return bool(expected.written) and math.isclose(float(expected.written), got, rel_tol=1e-6, abs_tol=1e-9)
     return _written(got) == expected.written
 
 

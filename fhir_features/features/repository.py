@@ -12,9 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from fhir_features.errors import DefinitionError
+from fhir_features.errors import DefinitionError, did_you_mean
 from fhir_features.features.anchors import Spine
+from fhir_features.features.define import patient
+from fhir_features.features.series import Series
 from fhir_features.features.service import FeatureService
+from fhir_features.features.unnamed import Unnamed
 from fhir_features.features.view import FeatureView
 
 FILE_NAME = "features.py"
@@ -69,4 +72,9 @@ def _line(error: Exception, file: Path) -> str:
 
 def _said(error: Exception) -> str:
     text = (str(error).splitlines() or [""])[0]
-    return text if isinstance(error, DefinitionError) else f"{type(error).__name__}: {text}"
+    if isinstance(error, DefinitionError):
+        return text
+    if isinstance(error, AttributeError) and isinstance(error.obj, Series | Unnamed | type(patient)):
+        offered = [name for name in dir(error.obj) if callable(getattr(error.obj, name)) and not name.startswith("_")]
+        return f"{error.obj!r} has no '{error.name}': {did_you_mean(error.name, offered)}"
+    return f"{type(error).__name__}: {text}"

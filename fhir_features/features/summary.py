@@ -48,8 +48,10 @@ class Summary:
         """What a person should hear of before using the training set, a line each; absent features first."""
         said = []
         if self.absent:
+            are = "1 feature is" if len(self.absent) == 1 else f"{len(self.absent)} features are"
             said.append(
-                f"{len(self.absent)} features are over codes that the data has none of: {', '.join(self.absent)}"
+                f"{are} over codes that the data has none of: {', '.join(self.absent)}; `fhir-features report` shows "
+                "which codes it has (is descendants=True or ingredient=True missing?)"
             )
         if self.excluded_values:
             said.append(f"{self.excluded_values:,} numbers could not be brought to the unit of a feature: left out")

@@ -23,6 +23,9 @@ def test_from_definitions_to_a_training_set(project: Any) -> None:
     csv.write_csv(spine(), project.folder / "spine.csv")
     listed = run(project, "features", "list", "--json")
     assert json.loads(listed.stdout)[0]["view"] == "diabetes"
+    headings, first = run(project, "features", "show", "diabetes").stdout.splitlines()[2:4]
+    assert headings.split() == ["feature", "kind", "unit", "window", "of", "answer"]
+    assert first.split()[:3] == ["hba1c_last_1y", "number", "%"]
     assert "FROM observations_in(" in run(project, "features", "show", "diabetes", "--sql").stdout
     built = json.loads(run(project, "build", "--json").stdout)
     assert Path(built[0]["file"]).exists()
@@ -42,18 +45,22 @@ def test_codes_that_nobody_has_are_warned_of(project: Any) -> None:
     csv.write_csv(spine(), project.folder / "spine.csv")
     output = str(project.folder / "out.csv")
     got = run(project, "get", str(project.folder / "spine.csv"), "--features", "v", "--output", output)
-    assert got.stderr == "warning: 1 features are over codes that the data has none of: hb\n"
+    assert got.stderr == (
+        "warning: 1 feature is over codes that the data has none of: hb; `fhir-features report` shows which codes it "
+        "has (is descendants=True or ingredient=True missing?)\n"
+    )
     assert json.loads(got.stdout)["absent"] == ["hb"]
 
 
 def test_an_earlier_version_is_shown(project: Any) -> None:
     project.write(some_rows())
     version = json.loads(run(project, "features", "list", "--json").stdout)[0]["version"]
-    was = run(project, "features", "show", "diabetes").stdout
+    was = run(project, "features", "show", "diabetes", "--json").stdout
     run(project, "build")
     project.define((project.folder / "feature_repo" / "features.py").read_text().replace("730d", "731d"))
-    assert run(project, "features", "show", "diabetes").stdout != was
-    assert run(project, "features", "show", f"diabetes@{version[:8]}").stdout == was
+    assert run(project, "features", "show", "diabetes", "--json").stdout != was
+    assert run(project, "features", "show", f"diabetes@{version[:8]}", "--json").stdout == was
+    assert run(project, "features", "show", f"diabetes@{version[:8]}").stdout.startswith(f"diabetes@{version[:12]}, ")
     assert json.loads(was)["version"] == version
 
 
@@ -82,5 +89,9 @@ def test_a_mistake_is_one_line_and_an_exit_code(project: Any) -> None:
     assert (unknown.returncode, unknown.stdout) == (2, "")
     assert unknown.stderr == "error: there is no feature view 'diabetis': did you mean 'diabetes'?\n"
     assert run(project, "build").stderr.startswith("error: there is no lake at ")
+    project.define("from fhir_features import condition, patient\ncondition('icd10cm:E11').time_since()\n")
+    assert run(project, "features", "list").stderr.endswith(
+        "line 2: <ConditionSeries: conditions of icd10cm:E11> has no 'time_since': did you mean 'time_since_last'?\n"
+    )
     project.define("x = 1 / 0\n")
     assert "line 1: ZeroDivisionError" in run(project, "features", "list").stderr
