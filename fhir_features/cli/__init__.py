@@ -11,7 +11,7 @@ import warnings
 
 import click
 
-from fhir_features.cli.teaching import examples
+from fhir_features.cli.teaching import Group, examples
 from fhir_features.errors import FhirFeaturesError
 
 # In the order of the road that data takes; the name of a command is the name of its module, but for hyphens.
@@ -41,7 +41,7 @@ COMMANDS = (
 )
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """A group that imports the module of a command when the command is named."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

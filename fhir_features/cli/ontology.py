@@ -14,7 +14,7 @@ import click
 
 from fhir_features.cli.printing import print_json, print_table
 from fhir_features.cli.progress import working
-from fhir_features.cli.teaching import examples
+from fhir_features.cli.teaching import Group, examples
 from fhir_features.errors import UsageError
 from fhir_features.ontology import Concept, ConceptSet, Impact, Ontologies, load_ontologies
 from fhir_features.ontology.importers import KINDS
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fhir_features.ontology.artifacts import Manifest
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """Show, import, lock and compare the ontologies in use.
 

@@ -9,11 +9,11 @@ import click
 
 from fhir_features.cli.printing import print_json, print_table
 from fhir_features.cli.progress import on_terminal
-from fhir_features.cli.teaching import examples
+from fhir_features.cli.teaching import Group, examples
 from fhir_features.config import load_config
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
     """What could not be normalized: count it, find it, try it again."""
 

@@ -22,11 +22,10 @@ the one that `--config`, before the command, or `$FHIR_FEATURES_CONFIG` names.
 
 Commands and options complete with the tab key, by [click's own completion](https://click.palletsprojects.com/en/stable/shell-completion/):
 
-| shell | line to add | to |
-| --- | --- | --- |
-| bash | `eval "$(_FHIR_FEATURES_COMPLETE=bash_source fhir-features)"` | `~/.bashrc` |
-| zsh | `eval "$(_FHIR_FEATURES_COMPLETE=zsh_source fhir-features)"` | `~/.zshrc` |
-| fish | `_FHIR_FEATURES_COMPLETE=fish_source fhir-features \| source` | `~/.config/fish/completions/fhir-features.fish` |
+- bash: `eval "$(_FHIR_FEATURES_COMPLETE=bash_source fhir-features)"`, added to `~/.bashrc`
+- zsh: `eval "$(_FHIR_FEATURES_COMPLETE=zsh_source fhir-features)"`, added to `~/.zshrc`
+- fish: `_FHIR_FEATURES_COMPLETE=fish_source fhir-features | source`, added to
+  `~/.config/fish/completions/fhir-features.fish`
 """
 
 

@@ -29,6 +29,12 @@ def test_help_shows_the_examples_as_they_are_typed():
     assert "  fhir-features init my-store --example" in CliRunner().invoke(cli, ["--help"]).stdout
 
 
+@pytest.mark.parametrize("group", [[], ["features"], ["ontology"], ["quarantine"]])
+def test_help_says_whole_what_each_command_does(group: list[str]):
+    shown = CliRunner().invoke(cli, [*group, "--help"], terminal_width=80).stdout
+    assert "..." not in shown.split("Commands:")[1]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_each_shell_has_a_script_that_completes(shell: str, monkeypatch: pytest.MonkeyPatch):
     # The script of click for bash asks the bash that is there for its version.
