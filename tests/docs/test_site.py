@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import time
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from browser import CHROMIUM, Browser
 
 ROOT = Path(__file__).parents[2]
+FOUND = "[...document.querySelectorAll('.md-search-result__link')].map(link => link.pathname)"
 # What a browser fetches by itself.
 FETCHED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href", "object": "data"}
 
@@ -58,3 +61,26 @@ def test_no_page_fetches_anything_from_elsewhere(site: Path):
         assert [each for each in addresses.found if re.match(r"(https?:)?//", each)] == [], page.name
     for sheet in site.rglob("*.css"):
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet.name
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+def test_it_is_searched_without_a_server_and_without_a_network(site: Path):
+    with Browser() as browser:
+        page = browser.open(site / "how-to" / "explain.html")
+        page.evaluate("document.querySelector('[data-md-component=search-query]').focus()")
+        page.call("Input.insertText", text="half-open")
+        deadline = time.monotonic() + 20
+        while not (found := page.evaluate(FOUND)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert any(each.endswith("/operators.html") for each in found)
+        assert [each for each in page.requests if not each.startswith(("file:", "data:"))] == []
+        assert page.console == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize("name", ["operators.html", "reference/tables.html", "reference/configuration.html"])
+def test_the_tables_of_the_reference_are_seen_whole(site: Path, name: str):
+    with Browser() as browser:
+        page = browser.open(site / name, width=1440)
+        wider = "[...document.querySelectorAll('.md-typeset__scrollwrap')].filter(e => e.scrollWidth > e.clientWidth)"
+        assert page.evaluate(f"{wider}.map(e => e.innerText.slice(0, 80))") == []
