@@ -43,7 +43,7 @@ def test_there_are_notebooks():
 def test_a_notebook_shows_what_it_says(notebook: Path, tmp_path: Path):
     now = shown(executed(notebook, tmp_path))
     assert any(now)
-    assert now == shown(nbformat.read(notebook, as_version=4)), "run 'make docs'"
+    assert now == shown(nbformat.read(notebook, as_version=4)), "run 'make notebooks'"
 
 
 def write(notebook: Path) -> None:
