@@ -74,7 +74,7 @@ def _said(error: Exception) -> str:
     text = (str(error).splitlines() or [""])[0]
     if isinstance(error, DefinitionError):
         return text
-    if isinstance(error, AttributeError) and isinstance(error.obj, Series | Unnamed | type(patient)):
+    if isinstance(error, AttributeError) and error.name and isinstance(error.obj, Series | Unnamed | type(patient)):
         offered = [name for name in dir(error.obj) if callable(getattr(error.obj, name)) and not name.startswith("_")]
         return f"{error.obj!r} has no '{error.name}': {did_you_mean(error.name, offered)}"
     return f"{type(error).__name__}: {text}"
