@@ -48,7 +48,8 @@ def test_the_server_in_the_comments_is_one_that_can_be_used(tmp_path: Path):
 
 def test_what_git_sees_has_no_patient_in_it(tmp_path: Path):
     create_project(tmp_path, example=True)
-    for name in ("warehouse/lake/data.parquet", "feature_repo/data/online.db", "secrets/key.pem", "training.parquet"):
+    kept = "warehouse/lake/data.parquet", "feature_repo/data/online.db", "secrets/key.pem"
+    for name in (*kept, "training.parquet", "why.html"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)

@@ -93,4 +93,9 @@ def _ui() -> Check:
     # feast/registry_server.py, which `feast ui` imports, needs all three.
     if all(find_spec(name) for name in ("grpc", "grpc_health", "grpc_reflection")):
         return Check("feast", "feast ui", "works", "has what it needs")
-    return Check("feast", "feast ui", "limited", "cannot start without grpcio: pip install 'fhir-features[ui]'")
+    return Check(
+        "feast",
+        "feast ui",
+        "limited",
+        "its pages, for those who want them, need grpcio: pip install 'fhir-features[ui]'",
+    )
