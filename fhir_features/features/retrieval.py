@@ -80,7 +80,7 @@ class TrainingSet:
     def receipt(self) -> Receipt:
         """What the answers rest on, and their hash. Raises UsageError for a column that cannot be hashed."""
         # asdict makes of a Counter the count of its items: https://github.com/python/cpython/issues/79721
-        found_through = dict(self.summary.known_at_source)
+        found_through = dict(sorted(self.summary.known_at_source.items()))
         summary = {**asdict(self.summary), "known_at_source": found_through, "shares": self.summary.shares}
         return make_receipt(self.provenance, self._spine, self.table, summary)
 
