@@ -3,7 +3,7 @@
 An error names the thing (source, resource, file and line, feature) and says what to do next. It never carries
 patient data: no value, no name, no resource body. Exit codes are never reused; a retired one stays here as a comment.
 
-The codes below 10 are said in `COMMON_CODES`, those from 10 on by the classes.
+The codes below 10, and that of a shell for Ctrl-C, are said in `COMMON_CODES`, the others by the classes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ COMMON_CODES = {
     1: "findings: quarantine above `--max-quarantined`, a check that failed",
     2: "wrong use, configuration or definition",
     3: "refused by a gate: more would have been done than is plausible",
-    4: "cannot be evaluated",
+    # 4 was "cannot be evaluated", and no command ended with it.
+    130: "interrupted (Ctrl-C): run the same command again, and it goes on",
 }
 
 

@@ -86,12 +86,13 @@ def run(
     pulls: bool = True,
     anew: bool = False,
     progress: Progress = silent,
+    ended: Callable[[Step], None] = lambda _: None,
 ) -> RunRecord:
     """Bring the named views, or all, up to date online; without `pulls`, from what has landed.
 
-    `anew` loads all rows, as into an online store that was emptied. What fails on the way is in the record, with the
-    exit code. Raises LakeLocked while another run is going on, GateRefused when the clock went backwards since the last
-    run, UsageError for an unknown view, ConfigError.
+    `anew` loads all rows, as into an online store that was emptied. `ended` gets each step when it has ended. What
+    fails on the way is in the record, with the exit code. Raises LakeLocked while another run is going on, GateRefused
+    when the clock went backwards since the last run, UsageError for an unknown view, ConfigError.
     """
     views = [store.view(name).name for name in names] or list(store.views)
     folder = store.config.warehouse.path / "runs"
@@ -101,7 +102,7 @@ def run(
         record = RunRecord(
             run_id=now.strftime("%Y%m%dT%H%M%S%fZ"), package=importlib.metadata.version("fhir-features"), started_at=now
         )
-        running = _Running(folder, record)
+        running = _Running(folder, record, ended)
         running.steps(store, views, pulls=pulls, anew=anew, progress=progress)
         return record
 
@@ -109,7 +110,8 @@ def run(
 class _Running:
     """A run that is going on."""
 
-    def __init__(self, folder: Path, record: RunRecord) -> None:
+    def __init__(self, folder: Path, record: RunRecord, ended: Callable[[Step], None]) -> None:
+        self._ended = ended
         self._file = folder / f"{record.run_id}.json"
         self._record = record
 
@@ -121,7 +123,7 @@ class _Running:
         step = self._begin("normalize")
         if self._try(step, None, partial(normalize, store.config, progress), _plain):
             step = self._begin("build")
-            built = [view for view in views if self._try(step, view, partial(_build, store, view), _built)]
+            built = [view for view in views if self._try(step, view, partial(_build, store, view, progress), _built)]
             step = self._begin("load")
             for view in built:
                 load = partial(materialize, store, [view], anew=anew, progress=progress)
@@ -131,7 +133,7 @@ class _Running:
     def _begin(self, name: Literal["pull", "normalize", "build", "load"]) -> Step:
         now = dt.datetime.now(dt.UTC)
         if self._record.steps:
-            self._record.steps[-1].finished_at = now
+            self._end_step(now)
         self._record.steps.append(Step(name=name, started_at=now))
         self._write()
         return self._record.steps[-1]
@@ -152,12 +154,16 @@ class _Running:
         return True
 
     def _end(self) -> None:
-        now = dt.datetime.now(dt.UTC)
-        self._record.steps[-1].finished_at = self._record.finished_at = now
+        self._record.finished_at = dt.datetime.now(dt.UTC)
+        self._end_step(self._record.finished_at)
         failures = self._record.failures
         self._record.exit_code = failures[0].exit_code if failures else 0
         self._record.state = "failed" if failures else "done"
         self._write()
+
+    def _end_step(self, now: dt.datetime) -> None:
+        self._record.steps[-1].finished_at = now
+        self._ended(self._record.steps[-1])
 
     def _write(self) -> None:
         aside = self._file.with_suffix(f".{os.getpid()}.tmp")
@@ -182,8 +188,8 @@ def _check_clock(folder: Path, now: dt.datetime) -> None:
         )
 
 
-def _build(store: FeatureStore, view: str) -> list[Build]:
-    return [store.build(view)]
+def _build(store: FeatureStore, view: str, progress: Progress) -> list[Build]:
+    return [store.build(view, progress=progress)]
 
 
 def _plain(result: Any) -> dict[str, Any]:

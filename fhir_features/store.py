@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,14 +44,17 @@ if TYPE_CHECKING:
 
     from fhir_features.feast import Materialized, OnlineFeatures, OnlineReader, Parity
     from fhir_features.interop import MedsDataset
-    from fhir_features.job import RunRecord
+    from fhir_features.job import RunRecord, Step
     from fhir_features.normalize import RunSummary
     from fhir_features.sources import PullSummary
     from fhir_features.status import Status
 
 
 class FeatureStore:
-    """A project folder: its configuration, its feature views and its lake. Raises ConfigError for a wrong one."""
+    """A project folder: its configuration, its feature views and its lake. Raises ConfigError for a wrong one.
+
+    `progress`, where long work takes it, is called with whose work it is, of what, how much is done, and of how much.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.config = load_config(path)
@@ -141,16 +144,16 @@ class FeatureStore:
 
         return normalize(self.config)
 
-    def build(self, view: str | FeatureView) -> Build:
+    def build(self, view: str | FeatureView, *, progress: Progress = silent) -> Build:
         """Append to a view's feature table what is new up to the watermarks. Raises FeatureTableError, LakeError."""
         chosen = self.view(view) if isinstance(view, str) else view
         with reading(self.lake) as con:
             record(self.history, LockedView(chosen, ontologies()))
             store_seq = newest_store_seq(con)
             stand_at(con, ontologies(), store_seq)
-            return build(con, ontologies(), chosen, self.tables, store_seq=store_seq)
+            return build(con, ontologies(), chosen, self.tables, store_seq=store_seq, progress=progress)
 
-    def restate(self, view: str | FeatureView) -> Build:
+    def restate(self, view: str | FeatureView, *, progress: Progress = silent) -> Build:
         """Write a view's feature table anew, with the history that the store knows now. Raises FeatureTableError.
 
         What the newest row of each patient says stays as it is; the table before stays where it is.
@@ -159,7 +162,7 @@ class FeatureStore:
         with reading(self.lake) as con:
             store_seq = newest_store_seq(con)
             stand_at(con, ontologies(), store_seq)
-            return restate(con, ontologies(), chosen, self.tables, store_seq=store_seq)
+            return restate(con, ontologies(), chosen, self.tables, store_seq=store_seq, progress=progress)
 
     def refresh(self, patients: Sequence[str | tuple[str, str]], views: Sequence[str] = ()) -> list[Materialized]:
         """Answer some patients now: first into the feature tables, then into the online store.
@@ -195,15 +198,17 @@ class FeatureStore:
         pulls: bool = True,
         anew: bool = False,
         progress: Progress = silent,
+        ended: Callable[[Step], None] = lambda _: None,
     ) -> RunRecord:
         """Bring the named views, or all, up to date online: pull, normalize, build and load what is new.
 
-        Without `pulls` no source is asked; with `anew` all rows are loaded. What fails is in the record, which has an
-        exit code, too. Raises LakeLocked, GateRefused, UsageError, ConfigError (`fhir_features.job.run`).
+        Without `pulls` no source is asked; with `anew` all rows are loaded; `ended` gets each step when it has ended.
+        What fails is in the record, which has an exit code, too. Raises LakeLocked, GateRefused, UsageError,
+        ConfigError (`fhir_features.job.run`).
         """
         from fhir_features.job import run
 
-        record = run(self, views, pulls=pulls, anew=anew, progress=progress)
+        record = run(self, views, pulls=pulls, anew=anew, progress=progress, ended=ended)
         self._forget_online()
         return record
 
@@ -227,14 +232,16 @@ class FeatureStore:
         """
         return self.online.read(features, entity_rows)
 
-    def parity(self, views: Sequence[str] = (), *, patients: int = 1_000, seed: int = 0) -> list[Parity]:
+    def parity(
+        self, views: Sequence[str] = (), *, patients: int = 1_000, seed: int = 0, progress: Progress = silent
+    ) -> list[Parity]:
         """Is what the online store answers what the engine answers at the instant that was loaded? Samples patients.
 
         Raises UsageError, FeatureTableError, OnlineStoreError, LakeError.
         """
         from fhir_features.feast import parity
 
-        return parity(self, views, patients=patients, seed=seed)
+        return parity(self, views, patients=patients, seed=seed, progress=progress)
 
     def explain(
         self,
@@ -290,7 +297,7 @@ class FeatureStore:
         with reading(self.lake) as con:
             return evidence(con)
 
-    def report(self, *, suppress_below: int = SUPPRESS_BELOW) -> Report:
+    def report(self, *, suppress_below: int = SUPPRESS_BELOW, progress: Progress = silent) -> Report:
         """What the store holds and answers, as a page: `store.report().save("report.html")`.
 
         No count of fewer than `suppress_below` patients is in it, and the others are rounded to multiples of 5; 0 tells
@@ -299,9 +306,9 @@ class FeatureStore:
         told = Disclosure(suppress_below)
         views = [self.locked(name) for name in self.views]
         with reading(self.lake) as con:
-            return make_report(con, ontologies(), views, self.tables, told=told)
+            return make_report(con, ontologies(), views, self.tables, told=told, progress=progress)
 
-    def export_meds(self, folder: str | Path) -> MedsDataset:
+    def export_meds(self, folder: str | Path, *, progress: Progress = silent) -> MedsDataset:
         """Write the events of the store as a MEDS dataset into a new folder (`fhir_features.interop.meds`).
 
         Raises UsageError for a folder that is not empty or a missing package, LakeError.
@@ -309,7 +316,7 @@ class FeatureStore:
         from fhir_features.interop import export_meds
 
         with reading(self.lake) as con:
-            return export_meds(con, Path(folder))
+            return export_meds(con, Path(folder), progress)
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -323,6 +330,7 @@ class FeatureStore:
         *,
         known_as_of: dt.datetime | None = None,
         serving: str | Lag | None = None,
+        progress: Progress = silent,
     ) -> TrainingSet:
         """What was known about each patient at each row's instant: a training set.
 
@@ -353,6 +361,7 @@ class FeatureStore:
                 known_as_of=known_as_of,
                 serving=serving,
                 spines=self.spines_kept,
+                progress=progress,
             )
         if training.summary.absent:
             warnings.warn(training.summary.warnings[0], stacklevel=2)
@@ -366,6 +375,7 @@ class FeatureStore:
         value: str,
         known_as_of: dt.datetime | None = None,
         serving: str | Lag = "exact",
+        progress: Progress = silent,
     ) -> Audit:
         """Could the values of a table that was made elsewhere have been known? Each row is judged.
 
@@ -381,9 +391,9 @@ class FeatureStore:
         with reading(self.lake) as con:
             stand_at(con, known, newest_store_seq(con))
             cut_offs = read_serving(serving), known_as_of
-            return audit_leakage(con, known, request.features[0], spine, value, *cut_offs)
+            return audit_leakage(con, known, request.features[0], spine, value, *cut_offs, progress)
 
-    def reproduce(self, receipt: str | Path, *, spine: Any = None) -> Reproduction:
+    def reproduce(self, receipt: str | Path, *, spine: Any = None, progress: Progress = silent) -> Reproduction:
         """Make the training set of a receipt (a file that `TrainingSet.save` wrote) again, and compare it.
 
         It reads the lake as it stood, and takes definitions and ontologies from the receipt; the spine from the
@@ -393,7 +403,7 @@ class FeatureStore:
         read = read_receipt(Path(receipt))
         frame = kept_spine(self.spines_kept, read) if spine is None else read_spine(spine, sites=self.sites)
         with reading(self.lake) as con:
-            return reproduce(con, read, frame, spines=self.spines_kept)
+            return reproduce(con, read, frame, spines=self.spines_kept, progress=progress)
 
     def _forget_online(self) -> None:
         if "online" in self.__dict__:

@@ -48,8 +48,11 @@ def command(
         check_output(output)
     cutoff = instant_option("--known-as-of", known_as_of)
     store = FeatureStore(config_path)
-    with working("asking what was known"):
-        audit = store.audit_leakage(table, feature, value=value, known_as_of=cutoff, serving=serving or "exact")
+    with working("audit-leakage") as work:
+        audit = store.audit_leakage(
+            table, feature, value=value, known_as_of=cutoff, serving=serving or "exact", progress=work.progress
+        )
+        work.done(audit.rows.num_rows, "rows judged")
     if output is not None:
         write_rows(audit.rows, output)
     total, counts = audit.rows.num_rows, audit.counts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fhir_features.cli.printing import print_json, print_table
-from fhir_features.cli.progress import on_terminal
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 from fhir_features.errors import UsageError
 
@@ -32,11 +32,10 @@ def command(config_path: str, views: tuple[str, ...], restate: bool, as_json: bo
         raise UsageError("--restate needs the views named whose tables are to be written anew")
     store = FeatureStore(config_path)
     names = views or tuple(store.views)
-    built = []
-    with on_terminal() as progress:
-        for number, name in enumerate(names, start=1):
-            built.append(store.restate(name) if restate else store.build(name))
-            progress("features", "views built", number, len(names))
+    with working("build") as work:
+        make = store.restate if restate else store.build
+        built = [make(name, progress=work.progress) for name in names]
+        work.done(sum(each.rows for each in built), "new rows")
     if as_json:
         print_json(built)
         return

@@ -23,8 +23,9 @@ def command(config_path: str, as_json: bool) -> None:
     """
     from fhir_features.upkeep import compact
 
-    with working("compacting"):
+    with working("compact") as work:
         compacted = compact(load_config(config_path))
+        work.done(sum(each.rows for each in compacted), "rows written")
     if as_json:
         print_json(compacted)
     else:

@@ -37,10 +37,10 @@ def command(config_path: str, sources: Sequence[str], as_json: bool) -> None:
     for name in sources:
         config.source(name)
     checks: list[Check] = []
-    with working("examining") as step:
+    with working("doctor") as work:
         for check in _checks(config, sources):
             checks.append(check)
-            step(f"{check.source} {check.check}: {check.verdict}")
+            work.step(f"{check.source} {check.check}: {check.verdict}")
     if as_json:
         print_json(checks)
     else:

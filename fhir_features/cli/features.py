@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fhir_features.features.view_diff import ViewDiff
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, epilog=examples("fhir-features features list", "fhir-features features test"))
 def command() -> None:
     """Show the feature views of the project, compare their versions, and test them."""
 
@@ -106,18 +106,18 @@ def diff_versions(config_path: str, before: str, after: str, as_json: bool) -> N
 
 
 def _print_diff(found: ViewDiff) -> None:
-    print(f"{found.before[:12]} -> {found.after[:12]}")
-    for field in found.fields:
-        print(f"  {field.path}: {field.before} -> {field.after}")
+    rows: list[tuple[str | None, ...]] = [(None, field.path, field.before, field.after) for field in found.fields]
     for feature in found.features:
-        print(f"  {feature.feature} {feature.change}")
-        for field in feature.fields:
-            print(f"    {field.path}: {field.before} -> {field.after}")
-        for sign, codes in (("+", feature.codes_gained), ("-", feature.codes_lost)):
-            for code in codes:
-                print(f"    {sign} {code}")
-    if not found.same and not found.fields and not found.features:
-        print("  the facts on code systems or units that they rest on")
+        if feature.change != "changed":
+            rows.append((feature.feature, feature.change, None, None))
+        rows += [(feature.feature, field.path, field.before, field.after) for field in feature.fields]
+        rows += [(feature.feature, "code", None, code) for code in feature.codes_gained]
+        rows += [(feature.feature, "code", code, None) for code in feature.codes_lost]
+    print_table(("feature", "what", f"before {found.before[:12]}", f"after {found.after[:12]}"), rows)
+    if found.same:
+        print("they are the same", file=sys.stderr)
+    elif not rows:
+        print("they differ in the facts on code systems or units that they rest on", file=sys.stderr)
 
 
 @command.command("test", epilog=examples("fhir-features features test"))
@@ -131,16 +131,16 @@ def test_views(config_path: str, as_json: bool) -> None:
     """
     from fhir_features.store import FeatureStore
 
-    with working("asking"):
+    with working("features test"):
         found = FeatureStore(config_path).test()
     if as_json:
         print_json(found)
     else:
-        for each in found.failures:
-            print(f"line {each.line}, {each.patient}")
-            print(f"  {each.feature} at {each.asked_at:%Y-%m-%d %H:%M} is {each.got}, expected {each.expected}")
-            for verdict in each.why:
-                print(f"    {verdict}")
-        print(f"{found.answers} answers of {found.patients} patients: {len(found.failures)} not as expected")
+        print_table(("patients", "answers", "not as expected"), [(found.patients, found.answers, len(found.failures))])
+        print_table(
+            ("line", "patient", "feature", "asked at", "expected", "answer"),
+            [(str(of.line), of.patient, of.feature, of.asked_at, of.expected, of.got) for of in found.failures],
+        )
+        print_table(("line", "why"), [(str(of.line), verdict) for of in found.failures for verdict in of.why])
     if found.failures:
         sys.exit(1)

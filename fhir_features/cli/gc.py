@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from fhir_features.cli.printing import print_json, print_table, size
@@ -24,11 +22,11 @@ def command(config_path: str, dry_run: bool, as_json: bool) -> None:
     """
     from fhir_features.upkeep import gc
 
-    with working("looking for what belongs to nothing"):
+    with working("gc") as work:
         orphans = gc(load_config(config_path), dry_run=dry_run)
+        freed = size(sum(each.bytes for each in orphans))
+        work.done(len(orphans), f"{'would be removed' if dry_run else 'removed'}, {freed},")
     if as_json:
         print_json(orphans)
     else:
         print_table(("path", "why", "size"), [(str(each.path), each.why, size(each.bytes)) for each in orphans])
-    what = "would be removed" if dry_run else "removed"
-    print(f"{len(orphans):,} {what}, {sum(each.bytes for each in orphans):,} bytes", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fhir_features.cli.printing import print_json, print_table
-from fhir_features.cli.progress import on_terminal
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 
@@ -48,8 +48,9 @@ def command(config_path: str, as_json: bool, max_quarantined: int | None, valida
     """
     from fhir_features.normalize import Validation, normalize
 
-    with on_terminal() as progress:
-        summaries = normalize(load_config(config_path), progress, validation=Validation(validate))
+    with working("normalize") as work:
+        summaries = normalize(load_config(config_path), work.progress, validation=Validation(validate))
+        work.done(sum(each.received for each in summaries), "resource versions received")
     if as_json:
         print_json(summaries)
     else:

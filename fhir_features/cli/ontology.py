@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fhir_features.ontology.artifacts import Manifest
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, epilog=examples("fhir-features ontology list", "fhir-features ontology unmapped"))
 def command() -> None:
     """Show, import, lock and compare the ontologies in use.
 
@@ -80,8 +80,9 @@ def import_release(kind: str, path: Path, version: str | None, dry_run: bool, as
     from fhir_features.ontology import importers
 
     home = _own_folder()
-    with working("reading the release") as progress:
-        manifests = importers.import_release(kind, path, home, version, progress, dry_run)
+    with working("ontology import") as work:
+        manifests = importers.import_release(kind, path, home, version, work.step, dry_run)
+        work.done(sum(table.rows for each in manifests for table in each.tables), "rows read")
     if as_json:
         print_json([_imported_row(manifest) for manifest in manifests])
         return
@@ -96,10 +97,11 @@ def import_release(kind: str, path: Path, version: str | None, dry_run: bool, as
 def verify(as_json: bool) -> None:
     """Recompute the hash of every table in the lock. Ends with code 30 at the first that differs."""
     found = []
-    with working("reading") as progress:
+    with working("ontology verify") as work:
         for manifest in load_ontologies().verify():
-            progress(manifest.id)
+            work.step(manifest.id)
             found.append({"id": manifest.id, "content_sha256": manifest.content_sha256})
+        work.done(len(found), "artifacts")
     if as_json:
         print_json(found)
         return
@@ -125,10 +127,8 @@ def lock(dry_run: bool, as_json: bool) -> None:
         found = {"lock_id": made.id, "artifacts": len(made.artifacts), "added": added, "removed": removed}
         print_json(found)
         return
-    for sign, names in (("+", added), ("-", removed)):
-        for name in names:
-            print(f"{sign} {name}")
-    print(f"{made.id}  {len(made.artifacts)} artifacts")
+    print_table(("change", "id"), [(sign, name) for sign, names in (("+", added), ("-", removed)) for name in names])
+    print(f"lock {made.id}, {len(made.artifacts)} artifacts", file=sys.stderr)
 
 
 @command.command("diff", epilog=examples("fhir-features ontology diff icd10cm@FY2025 icd10cm@FY2026"))
@@ -216,8 +216,8 @@ def unmapped(config_path: str, as_json: bool, as_html: bool) -> None:
         ("rows", "system", "code", "display", "site", "type", "why", "patients"),
         [dataclasses.astuple(code) for code in report.unmapped],
     )
-    if report.covered and not report.unmapped:
-        print("every code stands for a concept", file=sys.stderr)
+    if not report.unmapped:
+        print("every code stands for a concept" if report.covered else "the lake has no codes yet", file=sys.stderr)
 
 
 @command.command("search", epilog=examples("fhir-features ontology search 'type 2 diabetes' --system icd10cm"))

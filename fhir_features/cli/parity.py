@@ -38,8 +38,9 @@ def command(config_path: str, views: Sequence[str], patients: int, seed: int, ex
     """
     from fhir_features.store import FeatureStore
 
-    with working("comparing"):
-        found = FeatureStore(config_path).parity(views, patients=patients, seed=seed)
+    with working("parity") as work:
+        found = FeatureStore(config_path).parity(views, patients=patients, seed=seed, progress=work.progress)
+        work.done(sum(each.patients for each in found), "patients compared")
     shown = {
         of.view: [
             each

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from fhir_features.cli.printing import print_json, print_table
-from fhir_features.cli.progress import on_terminal
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 from fhir_features.errors import FhirFeaturesError
@@ -33,12 +33,14 @@ def command(config_path: str, sources: Sequence[str], as_json: bool) -> None:
         config.source(name)
     summaries: list[PullSummary] = []
     failures: list[FhirFeaturesError] = []
-    with on_terminal() as progress:
+    with working("pull") as work:
         for name in sources or config.sources:
             try:
-                summaries += pull(config, [name], progress)
+                summaries += pull(config, [name], work.progress)
             except FhirFeaturesError as error:
                 failures.append(error)
+        if summaries:
+            work.done(sum(of.landed for summary in summaries for of in summary.types), "resources landed")
     if as_json:
         print_json(summaries)
     else:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import click
 
 from fhir_features.cli.printing import print_json, print_table
-from fhir_features.cli.progress import on_terminal
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import Group, examples
 from fhir_features.config import load_config
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, epilog=examples("fhir-features quarantine list", "fhir-features quarantine retry"))
 def command() -> None:
     """What could not be normalized: count it, find it, try it again."""
 
@@ -85,8 +85,9 @@ def retry(config_path: str, as_json: bool) -> None:
     """
     from fhir_features.normalize import retry as retry_quarantine
 
-    with on_terminal() as progress:
-        summaries = retry_quarantine(load_config(config_path), progress)
+    with working("quarantine retry") as work:
+        summaries = retry_quarantine(load_config(config_path), work.progress)
+        work.done(sum(each.tried for each in summaries), "resource versions tried")
     if as_json:
         print_json(summaries)
     else:

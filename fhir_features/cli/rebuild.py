@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from fhir_features.cli.printing import print_json
-from fhir_features.cli.progress import on_terminal
+from fhir_features.cli.printing import print_json, print_table
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 
@@ -21,9 +21,10 @@ def command(config_path: str, as_json: bool) -> None:
     """
     from fhir_features.upkeep import rebuild
 
-    with on_terminal() as progress:
-        rebuilt = rebuild(load_config(config_path), progress)
+    with working("rebuild") as work:
+        rebuilt = rebuild(load_config(config_path), work.progress)
+        work.done(rebuilt.received, "resource versions received")
     if as_json:
         print_json(rebuilt)
     else:
-        print(f"{rebuilt.runs:,} runs, {rebuilt.received:,} resource versions received")
+        print_table(("runs", "received"), [(rebuilt.runs, rebuilt.received)])

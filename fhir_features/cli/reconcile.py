@@ -7,7 +7,7 @@ import sys
 import click
 
 from fhir_features.cli.printing import print_json, print_table
-from fhir_features.cli.progress import on_terminal
+from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
 from fhir_features.sources.reconcile import MAX_SHARE, reconcile
@@ -38,8 +38,9 @@ def command(config_path: str, source: str, max_share: float, dry_run: bool, as_j
     as {source, run_id, types: [{resource_type, held, on_server, passed_over, gone, not_held}], warnings}.
     """
     config = load_config(config_path)
-    with on_terminal() as progress:
-        found = reconcile(config, source, max_share=max_share, dry_run=dry_run, progress=progress)
+    with working("reconcile") as work:
+        found = reconcile(config, source, max_share=max_share, dry_run=dry_run, progress=work.progress)
+        work.done(sum(of.held for of in found.types), "resources compared")
     if as_json:
         print_json(found)
     else:

@@ -42,8 +42,9 @@ def command(config_path: str, output: Path, suppress_below: int, as_json: bool) 
     """
     from fhir_features.store import FeatureStore
 
-    with working("counting"):
-        made = FeatureStore(config_path).report(suppress_below=suppress_below)
+    with working("report") as work:
+        made = FeatureStore(config_path).report(suppress_below=suppress_below, progress=work.progress)
+        work.done(sum(len(view.features) for view in made.facts.views), "features described")
     if as_json:
         print(made.json())
         return

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from fhir_features.cli.printing import print_json, print_table
+from fhir_features.cli.printing import print_json, print_table, size
 from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
 from fhir_features.config import load_config
@@ -23,12 +23,12 @@ def command(config_path: str, as_json: bool) -> None:
     """
     from fhir_features.upkeep import verify
 
-    with working("reading all of the warehouse"):
-        verified = verify(load_config(config_path))
+    with working("verify") as work:
+        verified = verify(load_config(config_path), work.progress)
+        work.done(verified.files, f"files of {size(verified.bytes)}, {len(verified.findings):,} damaged,")
     if as_json:
         print_json(verified)
     else:
         print_table(("path", "problem", "what to do"), [(f.path, f.problem, f.remedy) for f in verified.findings])
-    print(f"{verified.files:,} files, {verified.bytes:,} bytes: {len(verified.findings)} damaged", file=sys.stderr)
     if verified.findings:
         sys.exit(1)

@@ -22,12 +22,13 @@ from fhir_features.feast.materializing import loading
 from fhir_features.feast.online import field_of, read_rows
 from fhir_features.feast.repository import Loaded, loaded, open_repository, quiet, registered
 from fhir_features.features.compile import compile_features
-from fhir_features.features.engine import answers, ask, stand_at
+from fhir_features.features.engine import answers, ask, stand_at, watched
 from fhir_features.features.spine import INSTANT
 from fhir_features.features.table_log import Reached, files_up_to, reached, table_folder
 from fhir_features.features.terms import create_members, ontologies
 from fhir_features.features.view import FeatureView
 from fhir_features.lake import reading
+from fhir_features.sources.progress import Progress, silent
 
 if TYPE_CHECKING:
     from fhir_features.store import FeatureStore
@@ -81,7 +82,9 @@ class Parity:
         return not self.differences
 
 
-def parity(store: FeatureStore, names: Sequence[str] = (), *, patients: int = 1_000, seed: int = 0) -> list[Parity]:
+def parity(
+    store: FeatureStore, names: Sequence[str] = (), *, patients: int = 1_000, seed: int = 0, progress: Progress = silent
+) -> list[Parity]:
     """Compare online with offline for the named views, or all. The same seed samples the same patients.
 
     Raises UsageError for an unknown view, FeatureTableError for one that was not loaded, LakeLocked while something is
@@ -90,11 +93,17 @@ def parity(store: FeatureStore, names: Sequence[str] = (), *, patients: int = 1_
     views = [store.view(name) for name in names] or list(store.views.values())
     serving = open_repository(store)
     with reading(store.lake) as con:
-        return [_parity(store, serving, con, view, patients, seed) for view in views]
+        return [_parity(store, serving, con, view, patients, seed, progress) for view in views]
 
 
 def _parity(
-    store: FeatureStore, serving: Any, con: duckdb.DuckDBPyConnection, view: FeatureView, patients: int, seed: int
+    store: FeatureStore,
+    serving: Any,
+    con: duckdb.DuckDBPyConnection,
+    view: FeatureView,
+    patients: int,
+    seed: int,
+    progress: Progress,
 ) -> Parity:
     folder = table_folder(store.tables, view)
     with loading(store), quiet():
@@ -108,7 +117,7 @@ def _parity(
         state = reached(folder / f"{has.build}.parquet")
         sampled = _sample(con, folder, has, state, patients, seed)
         online = list(_online(serving, feast_view, view, sampled))
-    offline = _offline(con, view, sampled)
+    offline = _offline(con, view, sampled, progress)
     differences = tuple(_differences(view, sampled, online, offline))
     counts = _counts(view, len(sampled), differences)
     return Parity(view.name, has.build, has.watermarks, len(sampled), counts, differences)
@@ -172,7 +181,9 @@ def _online(serving: Any, feast_view: Any, view: FeatureView, sampled: Sequence[
             yield values
 
 
-def _offline(con: duckdb.DuckDBPyConnection, view: FeatureView, sampled: Sequence[_Sampled]) -> list[list[Any]]:
+def _offline(
+    con: duckdb.DuckDBPyConnection, view: FeatureView, sampled: Sequence[_Sampled], progress: Progress
+) -> list[list[Any]]:
     """What the engine answers, each patient from the lake as it stood."""
     plan = compile_features(view.features)
     found: list[list[Any]] = [[] for _ in sampled]
@@ -189,7 +200,7 @@ def _offline(con: duckdb.DuckDBPyConnection, view: FeatureView, sampled: Sequenc
         stand_at(con, ontologies(), store_seq)
         ask(con, pa.table(questions))
         create_members(con, ontologies(), plan)
-        for answered in answers(con, plan):
+        for answered in watched(answers(con, plan), progress, view.name, len(places)):
             places_answered, *columns = (column.to_pylist() for column in answered.columns)
             for place, *values in zip(places_answered, *columns, strict=True):
                 found[place] = values

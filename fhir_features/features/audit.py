@@ -25,6 +25,7 @@ from fhir_features.features.summary import resource_types
 from fhir_features.features.terms import create_members
 from fhir_features.lake import EVENT_TABLES
 from fhir_features.ontology import Ontologies
+from fhir_features.sources.progress import Progress, silent
 from fhir_features.times import epoch_us
 
 # `fine`: what was known at T. `leaked`: what the answer became later. `missing`: no value, where there was an answer.
@@ -74,6 +75,7 @@ def audit_leakage(
     value: str,
     serving: Serving = EXACT,
     known_as_of: dt.datetime | None = None,
+    progress: Progress = silent,
 ) -> Audit:
     """Judge the column `value` of a spine (`spine.read_spine`) as answers to a feature, as they were served.
 
@@ -86,10 +88,11 @@ def audit_leakage(
     values = _values(spine, value, feature, plan.schema.field(feature.name).type)
     questions = _as_served(spine, serving, known_as_of)
     answer = _answers(con, plan, questions)
+    progress(feature.name, "rows", spine.num_rows, spine.num_rows)
     fine = _same(values, answer)
     missing = pc.and_(pc.is_null(values), pc.is_valid(answer)).to_numpy(zero_copy_only=False)
     asked_again = _asked_again(questions, spine, ~fine & ~missing)
-    known_from = _known_from(con, known, plan, asked_again, values)
+    known_from = _known_from(con, known, plan, asked_again, values, progress)
     leaked = known_from.is_valid().to_numpy(zero_copy_only=False)
     verdict = np.select([fine, leaked, missing], ["fine", "leaked", "missing"], "different")
     columns = {"row": questions["question"], **{name: spine[name] for name in (*KEYS, TIME)}}
@@ -152,7 +155,12 @@ def _same(values: pa.Array, answer: pa.Array) -> NDArray[np.bool_]:
 
 
 def _known_from(
-    con: duckdb.DuckDBPyConnection, known: Ontologies, plan: Plan, rows: pa.Table, values: pa.Array
+    con: duckdb.DuckDBPyConnection,
+    known: Ontologies,
+    plan: Plan,
+    rows: pa.Table,
+    values: pa.Array,
+    progress: Progress,
 ) -> pa.Array:
     """For each value the first K later than the one served at which the answer was the value; null where it never was.
 
@@ -174,6 +182,7 @@ def _known_from(
         places = asked["row"].combine_chunks()
         same = _same(values.take(places), answer)
         np.minimum.at(first, places.to_numpy()[same], asked["k"].cast(pa.int64()).to_numpy()[same])
+        progress(plan.names[0], "later instants", start + asked.num_rows, number)
     never = first == np.iinfo(np.int64).max
     return pa.array(first, pa.int64(), mask=never).cast(INSTANT)
 

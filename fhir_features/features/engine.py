@@ -8,7 +8,7 @@ what each question sees of them. Questions are answered some buckets at a time, 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import duckdb
@@ -28,6 +28,7 @@ from fhir_features.features.summary import Summary
 from fhir_features.features.terms import create_resolved
 from fhir_features.lake import bucket_count, bucket_sql, create_views, in_buckets_sql
 from fhir_features.ontology import Ontologies
+from fhir_features.sources.progress import Progress
 
 # How much of one pass is in memory: answers (questions times features), about 100 MB, and rows, about 200 MB.
 _ANSWERS_A_PASS = 8_000_000
@@ -92,6 +93,15 @@ def answers(
     size = questions_a_pass or max(1, _ANSWERS_A_PASS // len(plan.features))
     for first, last in _passes(con, plan, size):
         yield _Pass(con, plan, first, last, summary, carry).answers()
+
+
+def watched(passes: Iterable[pa.Table], progress: Progress, of: str, total: int) -> Iterator[pa.Table]:
+    """Answers as they come, and to `progress` how many of all questions have theirs."""
+    done = 0
+    for answered in passes:
+        done += answered.num_rows
+        progress(of, "questions", done, total)
+        yield answered
 
 
 def _create_asked_people(con: duckdb.DuckDBPyConnection) -> None:

@@ -21,6 +21,7 @@ from fhir_features.features.retrieval import Request, TrainingSet, retrieve
 from fhir_features.features.view import FeatureView, LockedView
 from fhir_features.lake import newest_store_seq
 from fhir_features.ontology import Ontologies, ontologies_under
+from fhir_features.sources.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,9 @@ def kept_spine(folder: Path, receipt: Receipt) -> pa.Table:
         ) from None
 
 
-def reproduce(con: duckdb.DuckDBPyConnection, receipt: Receipt, spine: pa.Table, *, spines: Path) -> Reproduction:
+def reproduce(
+    con: duckdb.DuckDBPyConnection, receipt: Receipt, spine: pa.Table, *, spines: Path, progress: Progress = silent
+) -> Reproduction:
     """Make a training set again: the lake as it stood, definitions and locks of the receipt, the spine given.
 
     Raises ReproductionError that names each input that is gone, OntologyError for an artifact that was tampered with.
@@ -72,6 +75,7 @@ def reproduce(con: duckdb.DuckDBPyConnection, receipt: Receipt, spine: pa.Table,
         known_as_of=receipt.known_as_of,
         serving=receipt.serving,
         spines=spines,
+        progress=progress,
     )
     differing = _differing(receipt.output, training.receipt.output)
     if differing:

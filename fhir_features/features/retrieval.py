@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fhir_features.errors import SpineError, UsageError, did_you_mean
 from fhir_features.features.cadence import Lag, Serving, read_cadence, read_serving
 from fhir_features.features.compile import Plan, compile_features
-from fhir_features.features.engine import answers, ask, stand_at
+from fhir_features.features.engine import answers, ask, stand_at, watched
 from fhir_features.features.nodes import Feature
 from fhir_features.features.receipts import (
     Provenance,
@@ -45,6 +45,7 @@ from fhir_features.features.summary import (
 from fhir_features.features.terms import create_members, ontologies
 from fhir_features.features.view import FeatureView, LockedView
 from fhir_features.private import owner_only
+from fhir_features.sources.progress import Progress, silent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,6 +198,7 @@ def retrieve(
     known_as_of: dt.datetime | None,
     serving: str | Lag | None,
     spines: Path,
+    progress: Progress = silent,
 ) -> TrainingSet:
     """The training set of a spine (`spine.read_spine`), from the lake as it stood at `store_seq`.
 
@@ -222,7 +224,8 @@ def retrieve(
                 stand_at(con, known, store_seq)
             plan = compile_features(request.features)
             create_members(con, known, plan)
-            columns.update(_in_rows(answers(con, plan, summary=summary), plan, places))
+            passes = watched(answers(con, plan, summary=summary), progress, request.view.name, distinct.num_rows)
+            columns.update(_in_rows(passes, plan, places))
             summary.absent += absent_features(con, plan)
             incomplete |= np.isin(places, incomplete_questions(con, resource_types(plan)))
     summary.unknown_patients = int(unknown.sum())

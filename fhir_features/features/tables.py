@@ -10,7 +10,7 @@ stands in the file's metadata, where the next begins. A refresh answers some pat
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,6 +42,7 @@ from fhir_features.features.view import FeatureView
 from fhir_features.files import alone, disk_errors, make_folder
 from fhir_features.lake import bucket_count, bucket_sql
 from fhir_features.ontology import Ontologies
+from fhir_features.sources.progress import Progress, silent
 
 # Rows whose questions are worked out together: each can give several; where a table has been filled, few give any.
 _ROWS_A_PASS = 1_200_000
@@ -60,7 +61,13 @@ class Build:
 
 
 def build(
-    con: duckdb.DuckDBPyConnection, known: Ontologies, view: FeatureView, folder: Path, *, store_seq: int
+    con: duckdb.DuckDBPyConnection,
+    known: Ontologies,
+    view: FeatureView,
+    folder: Path,
+    *,
+    store_seq: int,
+    progress: Progress = silent,
 ) -> Build:
     """Append to a view's table what is new up to the watermarks. Raises FeatureTableError.
 
@@ -68,10 +75,17 @@ def build(
     has answered already is answered at the next instant of a schedule, or else where the build ends.
     """
     with _alone(folder / view.name, view):
-        return _build(con, known, view, folder, store_seq)
+        return _build(con, known, view, folder, store_seq, progress)
 
 
-def _build(con: duckdb.DuckDBPyConnection, known: Ontologies, view: FeatureView, folder: Path, store_seq: int) -> Build:
+def _build(
+    con: duckdb.DuckDBPyConnection,
+    known: Ontologies,
+    view: FeatureView,
+    folder: Path,
+    store_seq: int,
+    progress: Progress,
+) -> Build:
     plan, serving = _buildable(view)
     table = table_folder(folder, view)
     files = checked_files(table)
@@ -95,7 +109,7 @@ def _build(con: duckdb.DuckDBPyConnection, known: Ontologies, view: FeatureView,
     create_spans(con, plan, serving, spans)
     fills = any(span.built_to == START for span in spans)
     ranges = _ranges(con, plan, _ROWS_A_PASS if fills else _ROWS_A_PASS_OF_NEWS)
-    answered = _changed_answers(con, plan, serving, store_seq, ranges)
+    answered = _changed_answers(con, plan, serving, store_seq, _watched(ranges, progress, view))
     rows = write_file(file, table_schema(plan, view, now), answered)
     return Build(view.name, view.version, file, rows, watermarks)
 
@@ -161,7 +175,13 @@ def _refresh(
 
 
 def restate(
-    con: duckdb.DuckDBPyConnection, known: Ontologies, view: FeatureView, folder: Path, *, store_seq: int
+    con: duckdb.DuckDBPyConnection,
+    known: Ontologies,
+    view: FeatureView,
+    folder: Path,
+    *,
+    store_seq: int,
+    progress: Progress = silent,
 ) -> Build:
     """Write a view's table anew, with the history that the store knows now. Raises FeatureTableError.
 
@@ -169,11 +189,16 @@ def restate(
     the newest row of each patient says what it said: news is answered by the next build, as without a restatement.
     """
     with _alone(folder / view.name, view):
-        return _restate(con, known, view, folder, store_seq)
+        return _restate(con, known, view, folder, store_seq, progress)
 
 
 def _restate(
-    con: duckdb.DuckDBPyConnection, known: Ontologies, view: FeatureView, folder: Path, store_seq: int
+    con: duckdb.DuckDBPyConnection,
+    known: Ontologies,
+    view: FeatureView,
+    folder: Path,
+    store_seq: int,
+    progress: Progress,
 ) -> Build:
     plan, serving = _buildable(view)
     table = table_folder(folder, view)
@@ -197,7 +222,8 @@ def _restate(
     create_previous(con, plan, checked_files(table))
     create_members(con, known, plan)
     create_spans(con, plan, serving, spans)
-    answered = _changed_answers(con, plan, serving, store_seq, _ranges(con, plan, _ROWS_A_PASS))
+    ranges = _watched(_ranges(con, plan, _ROWS_A_PASS), progress, view)
+    answered = _changed_answers(con, plan, serving, store_seq, ranges)
     rows = write_file(file, table_schema(plan, view, now), answered)
     return Build(view.name, view.version, file, rows, now.watermarks)
 
@@ -283,12 +309,19 @@ def _ranges(con: duckdb.DuckDBPyConnection, plan: Plan, rows: int) -> list[tuple
     return [(first, min(first + together, count) - 1) for first in range(0, count, together)]
 
 
+def _watched(ranges: Sequence[tuple[int, int]], progress: Progress, view: FeatureView) -> Iterator[tuple[int, int]]:
+    """The ranges, one after the other, and to `progress` how many of all buckets are done."""
+    for buckets in ranges:
+        yield buckets
+        progress(view.name, "buckets", buckets[1] + 1, ranges[-1][1] + 1)
+
+
 def _changed_answers(
     con: duckdb.DuckDBPyConnection,
     plan: Plan,
     serving: Serving,
     store_seq: int,
-    ranges: Sequence[tuple[int, int]],
+    ranges: Iterable[tuple[int, int]],
     condition: str = "true",
 ) -> Iterator[pa.Table]:
     """The rows to write of patients that meet a condition, one range of buckets after the other."""

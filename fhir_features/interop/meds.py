@@ -32,6 +32,7 @@ from fhir_features.features.counting import (
 )
 from fhir_features.features.spine import KEYS, TIME
 from fhir_features.lake import bucket_count, in_buckets_sql, patient_hash_sql
+from fhir_features.sources.progress import Progress, silent
 
 if TYPE_CHECKING:
     from fhir_features.features import TrainingSet
@@ -153,7 +154,7 @@ class MedsDataset:
     subjects: int
 
 
-def export_meds(con: duckdb.DuckDBPyConnection, folder: Path) -> MedsDataset:
+def export_meds(con: duckdb.DuckDBPyConnection, folder: Path, progress: Progress = silent) -> MedsDataset:
     """Write all events as a MEDS dataset: `data/*.parquet`, a shard a bucket, and `metadata/`.
 
     It reads the lake as it is, under the newest lock in it. `metadata/subjects.parquet` says which patient each
@@ -170,7 +171,9 @@ def export_meds(con: duckdb.DuckDBPyConnection, folder: Path) -> MedsDataset:
     pq.write_table(subjects, metadata / "subjects.parquet")
     codes: set[str] = set()
     events = 0
-    for bucket in range(bucket_count(con)):
+    buckets = bucket_count(con)
+    for bucket in range(buckets):
+        progress("meds", "buckets", bucket, buckets)
         shard = con.execute(_SHARD, {"first": bucket, "last": bucket}).to_arrow_table()
         if shard.num_rows:
             shard = _valid(meds.DataSchema, shard)

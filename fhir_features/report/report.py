@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from fhir_features.report.disclosure import Disclosure, share, total
 from fhir_features.report.facts import Artifact, Facts, ViewFacts
 from fhir_features.report.feature_facts import ask_all_patients, asked_at, feature_facts
 from fhir_features.report.page import render, write_page
+from fhir_features.sources.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def make_report(
     tables: Path,
     *,
     told: Disclosure,
+    progress: Progress = silent,
 ) -> Report:
     """The report of the lake as it stands, of these views, and of their feature tables in the folder `tables`."""
     con.execute("BEGIN TRANSACTION")  # One commit is seen throughout, whatever comes meanwhile.
@@ -115,7 +117,7 @@ def make_report(
         unmapped=unmapped,
         unmapped_untold=unmapped_untold,
         asked_at=instants,
-        views=tuple(_view(con, each, tables, told) for each in views),
+        views=tuple(_views(con, views, tables, told, progress)),
         artifacts=tuple(Artifact(each.id, each.title, each.content, each.content_sha256) for each in known.manifests),
     )
     con.execute("COMMIT")
@@ -125,6 +127,14 @@ def make_report(
 def _coverage(con: duckdb.DuckDBPyConnection, known: Ontologies) -> Coverage:
     codings = con.execute("SELECT * EXCLUDE (store_seq) FROM codings ORDER BY code_id, ordinal").to_arrow_table()
     return code_coverage(codings, known.resolve_dictionary(codings), code_counts(con))
+
+
+def _views(
+    con: duckdb.DuckDBPyConnection, views: Sequence[LockedView], tables: Path, told: Disclosure, progress: Progress
+) -> Iterator[ViewFacts]:
+    for number, view in enumerate(views):
+        progress("report", "views", number, len(views))
+        yield _view(con, view, tables, told)
 
 
 def _view(con: duckdb.DuckDBPyConnection, locked: LockedView, tables: Path, told: Disclosure) -> ViewFacts:

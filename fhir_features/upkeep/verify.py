@@ -26,6 +26,7 @@ from fhir_features.lake.digests import METADATA, data_files
 from fhir_features.lake.doubtful import doubtful, put_back
 from fhir_features.ontology import load_ontologies
 from fhir_features.sources.landing import RECORD, RUN_FOLDERS, read_record
+from fhir_features.sources.progress import Progress, silent
 
 _FROM_BACKUP = "restore it from a backup"
 _REBUILD = "restore the lake from a backup, or make it anew with 'fhir-features rebuild'"
@@ -53,10 +54,10 @@ class Verified:
     findings: tuple[Finding, ...]
 
 
-def verify(config: Config) -> Verified:
+def verify(config: Config, progress: Progress = silent) -> Verified:
     """Check all files of the warehouse against the digests that they were written with. Raises LakeLocked while the
     lake is cleared up or made anew."""
-    check = _Check(config.warehouse.path)
+    check = _Check(config.warehouse.path, progress)
     runs = set(check.landing())
     check.lake(runs)
     check.feature_tables()
@@ -67,8 +68,9 @@ def verify(config: Config) -> Verified:
 
 
 class _Check:
-    def __init__(self, warehouse: Path) -> None:
+    def __init__(self, warehouse: Path, progress: Progress) -> None:
         self._warehouse = warehouse
+        self._progress = progress
         self.findings: list[Finding] = []
         self.files = 0
         self.bytes = 0
@@ -186,6 +188,7 @@ ORDER BY ALL""").fetchall()
     def _count(self, file: Path) -> None:
         self.files += 1
         self.bytes += file.stat().st_size
+        self._progress("warehouse", "files", self.files, None)
 
     def _find(self, path: Path, problem: str, remedy: str) -> None:
         self.findings.append(Finding(path.relative_to(self._warehouse).as_posix(), problem, remedy))

@@ -23,6 +23,18 @@ def test_a_command_has_examples_that_it_understands(name: str, command: click.Co
         parsed(words)
 
 
+@pytest.mark.parametrize("name", ["features", "quarantine", "ontology"])
+def test_a_group_has_examples_of_its_commands(name: str):
+    group = cli.get_command(click.Context(cli), name)
+    assert isinstance(group, click.Group)
+    lines = examples(group)
+    assert lines
+    for line in lines:
+        program, typed, *words = shlex.split(line, comments=True)
+        assert (program, typed) == ("fhir-features", name)
+        parsed([typed, *words])
+
+
 def test_help_shows_the_examples_as_they_are_typed():
     shown = CliRunner().invoke(cli, ["get", "--help"]).stdout
     assert "  fhir-features get admissions --features diabetes --output training.parquet\n" in shown

@@ -30,8 +30,11 @@ def test_from_definitions_to_a_training_set(project: Any) -> None:
     built = json.loads(run(project, "build", "--json").stdout)
     assert Path(built[0]["file"]).exists()
     output = project.folder / "out.parquet"
-    got = run(project, "get", str(project.folder / "spine.csv"), "--features", "diabetes:age", "--output", str(output))
-    assert json.loads(got.stdout)["rows"] == 4
+    asked = ("get", str(project.folder / "spine.csv"), "--features", "diabetes:age", "--output", str(output))
+    assert json.loads(run(project, *asked, "--json").stdout)["rows"] == 4
+    heads, counts, *_ = run(project, *asked).stdout.splitlines()
+    assert heads.split("  ")[:2] == ["rows", "unknown patients"]
+    assert counts.split()[0] == "4"
     assert pq.read_table(output)["age"].to_pylist() == [53, 53, 53, None]
 
 
@@ -44,10 +47,12 @@ def test_codes_that_nobody_has_are_warned_of(project: Any) -> None:
     project.write(some_rows())
     csv.write_csv(spine(), project.folder / "spine.csv")
     output = str(project.folder / "out.csv")
-    got = run(project, "get", str(project.folder / "spine.csv"), "--features", "v", "--output", output)
-    assert got.stderr == (
+    got = run(project, "get", str(project.folder / "spine.csv"), "--features", "v", "--output", output, "--json")
+    told, warning = got.stderr.splitlines()
+    assert told.startswith(f"get: 4 rows written to {output} in ")
+    assert warning == (
         "warning: 1 feature is over codes that the data has none of: hb; `fhir-features report` shows which codes it "
-        "has (is descendants=True or ingredient=True missing?)\n"
+        "has (is descendants=True or ingredient=True missing?)"
     )
     assert json.loads(got.stdout)["absent"] == ["hb"]
 

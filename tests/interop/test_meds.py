@@ -74,7 +74,7 @@ def dataset(store: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("export") / "meds"
     made = CliRunner().invoke(cli, ["--config", str(store.config.file), "export-meds", str(folder)])
     assert made.exception is None, made.exception
-    assert (made.exit_code, made.stdout) == (0, f"8 events of 2 subjects in {folder}\n")
+    assert made.stdout.splitlines()[1].split() == ["8", "2", str(folder)]
     return folder
 
 
