@@ -333,7 +333,9 @@ def load_config(path: str | Path) -> Config:
         raise ConfigError(
             f"there is no configuration at {file}: make one with `fhir-features init`, or name another with --config"
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file} is no TOML: {error}: correct it there; text stands in quotes") from None
+    except (UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{file} cannot be read: {error}") from None
     try:
         config = Config.model_validate({**raw, "file": file.resolve()})
@@ -354,6 +356,9 @@ def _first_problem(error: ValidationError, raw: dict[str, Any]) -> str:
         return f"unknown key '{key}': {did_you_mean(where[-1], _known_keys(where[:-1]))}"
     if problem["type"] == "missing":
         return f"'{key}' is missing"
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        words = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+        return f"'{key}': '{problem['input']}' is not known: {did_you_mean(problem['input'], words)}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     return f"'{key}': {message}" if key else message
 

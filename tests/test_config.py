@@ -71,7 +71,13 @@ def test_an_unknown_source_is_answered_with_the_nearest_name(tmp_path):
         (SEARCH + 'next_hosts = ["https://a.b"]', "'sources.ward.next_hosts': 'https://a.b' is no host: write"),
         (FILES + "resource_types = []", "'sources.ward.resource_types': must name at least one"),
         (FILES + 'resource_types = ["Patient", "Patient"]', "'sources.ward.resource_types': must name at least one"),
-        (FILES + 'known_at = "recieved"', "'sources.ward.known_at': Input should be 'default'"),
+        (FILES + 'known_at = "recieved"', "'sources.ward.known_at': 'recieved' is not known: did you mean 'received'?"),
+        (
+            FILES + 'resource_types = ["Patients"]',
+            ".resource_types.0': 'Patients' is not known: did you mean 'Patient'?",
+        ),
+        (FILES.replace("files", "fils"), "'sources.ward.kind': 'fils' is not known: did you mean 'files'?"),
+        (FILES + "known_at = server", "is no TOML: Invalid value (at line"),
         (FILES + 'known_at = { Observations = "server" }', "in 'Observations': did you mean 'Observation'?"),
         (FILES + 'overlap = "5"', "'5' is not a duration"),
         (FILES.replace("Europe/Berlin", "Berlin"), "'Berlin' is not a time zone"),
@@ -100,7 +106,7 @@ def test_an_unknown_source_is_answered_with_the_nearest_name(tmp_path):
         (BULK.replace("system", "group/1") + 'resource_types = ["Observation"]', "a group is exported with Patient"),
         (BULK + 'type_filters = { Observation = ["code=a,b"] }', "'code=a,b' is no filter"),
         (BULK + 'type_filters = { Medication = ["code=a"] }', "type_filters has Medication, which resource_types"),
-        ("x = ", "cannot be read"),
+        ("x = ", "is no TOML: "),
     ],
 )
 def test_what_is_wrong_is_one_line_that_names_the_key(tmp_path, text, said):

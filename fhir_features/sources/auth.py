@@ -50,9 +50,9 @@ def credentials(source: Source, transport: Transport) -> Credentials:
     if auth.kind == "none":
         return _Fixed(None)
     if auth.kind == "smart":
-        key, kid = _private_key(name, *_secret(auth.key_env, auth.key_file))
+        key, kid = _private_key(name, *_secret(name, auth.key_env, auth.key_file))
         return _Token(source, transport, _with_assertion(auth, key, auth.kid or kid))
-    secret, where = _secret(auth.secret_env, auth.secret_file)
+    secret, where = _secret(name, auth.secret_env, auth.secret_file)
     if not secret or (auth.kind == "bearer" and not _can_be_sent(secret)):
         raise ConfigError(f"source '{name}': {where} holds no secret that can be sent: put it there, then pull again")
     if auth.kind == "bearer":
@@ -159,7 +159,7 @@ class _Token:
         if not safe:
             raise SourceRefused(
                 f"source '{name}': {place_of(url)} (HTTP {response.status_code}) names no token endpoint that can be "
-                "used: set 'token_url' in its auth"
+                "used: correct 'base_url', or set 'token_url' in its auth"
             )
         said = found.capabilities if isinstance(found.capabilities, list) else []
         if auth.scopes is None and "permission-v2" in said and "permission-v1" not in said:
@@ -244,14 +244,20 @@ def _from_jwk(text: str) -> tuple[Any, str | None]:
     return jwt.PyJWK(jwk, algorithm="RS384" if jwk["kty"] == "RSA" else "ES384").key, jwk.get("kid")
 
 
-def _secret(variable: str | None, file: Path | None) -> tuple[str, str]:
-    """The secret, empty if there is none, and where it was looked for."""
+def _secret(name: str, variable: str | None, file: Path | None) -> tuple[str, str]:
+    """The secret, empty if there is none, and where it was looked for. Raises ConfigError for a file that is missing or
+    may not be read."""
     if variable is not None:
         return os.environ.get(variable, "").strip(), f"the environment variable {variable}"
     assert file is not None
     try:
         secret = file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError):
+    except OSError as error:
+        raise ConfigError(
+            f"source '{name}': the file {file} of its 'auth' cannot be read ({error.strerror}): correct its path "
+            "or its permissions"
+        ) from None
+    except UnicodeDecodeError:
         secret = ""
     return secret, f"the file {file}"
 

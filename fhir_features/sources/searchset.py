@@ -158,7 +158,13 @@ def refusal(name: str, resource_type: str, answer: Answer, place: str | None = N
             return SourceRefused(
                 f"{told}, where credentials are not sent: let 'base_url' be the address that links have"
             )
-        return SourceRefused(f"{told}: set 'auth' and its secret, and have it allowed to search {resource_type}")
+        if answer.status == 401:
+            return SourceRefused(
+                f"{told}: set 'auth', or correct its secret; it must be allowed to search {resource_type}"
+            )
+        return SourceRefused(
+            f"{told}: have the client or user of 'auth' allowed to search {resource_type}, its scopes too"
+        )
     if answer.status in (404, 410):
         return SourceNotFhir(
             f"{told}: correct 'base_url', or take {resource_type} out of 'resource_types' if the server has none"

@@ -118,8 +118,8 @@ class Transport:
                 url = urljoin(url, location)
         except requests.exceptions.SSLError:
             raise SourceUnreachable(
-                f"source '{self.name}': no secure connection to {place_of(url)}: see that its certificate is valid "
-                "and its authority known here (REQUESTS_CA_BUNDLE)"
+                f"source '{self.name}': no secure connection to {place_of(url)}: see that it speaks TLS there, that "
+                "its certificate is valid and its authority known here (REQUESTS_CA_BUNDLE)"
             ) from None
         except requests.Timeout:
             raise BrokenOff("no answer in time") from None

@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import logging
+import re
 import subprocess
 import sys
 import time
@@ -261,7 +262,9 @@ def test_an_endpoint_that_stays_busy_is_unreachable(tokens, searching, tmp_path)
 @pytest.mark.parametrize("endpoint", [None, 7, "", "ftp://h/token", "//h/token"])
 def test_a_server_that_names_no_endpoint_is_one_line(tokens, searching, tmp_path, endpoint):
     tokens.configuration = {"token_endpoint": endpoint, "grant_types_supported": None}
-    with pytest.raises(SourceRefused, match="names no token endpoint that can be used: set 'token_url'"):
+    with pytest.raises(
+        SourceRefused, match="names no token endpoint that can be used: correct 'base_url', or set 'token_url'"
+    ):
         pull(searching(smart(pem(P384), tmp_path)))
     assert tokens.asked == []
 
@@ -287,6 +290,26 @@ def test_a_key_that_cannot_be_used_is_one_line(tokens, searching, tmp_path, text
     assert "s3cret" not in str(raised.value)
     assert raised.value.__suppress_context__ or raised.value.__context__ is None
     assert tokens.server.requests == []
+
+
+def test_a_key_that_is_not_there_is_named(tokens, searching, tmp_path):
+    config = searching(smart(pem(P384), tmp_path))
+    (key_file,) = {each.auth.key_file for each in config.sources.values()}
+    key_file.unlink()
+    said = (
+        f"source 'ward': the file {key_file} of its 'auth' cannot be read (No such file or directory): correct its path"
+    )
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        pull(config)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "set 'auth', or correct its secret"), (403, "have the client or user of 'auth' allowed")]
+)
+def test_what_is_refused_says_whether_it_is_the_secret_or_what_it_may(server, searching, status, said):
+    server.scripted = lambda _: Reply(status=status)
+    with pytest.raises(SourceRefused, match=f"HTTP {status} at .*/Patient: {said}"):
+        pull(searching())
 
 
 # Where it must not go
