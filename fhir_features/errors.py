@@ -3,7 +3,7 @@
 An error names the thing (source, resource, file and line, feature) and says what to do next. It never carries
 patient data: no value, no name, no resource body. Exit codes are never reused; a retired one stays here as a comment.
 
-The codes below 10, and that of a shell for Ctrl-C, are said in `COMMON_CODES`, the others by the classes.
+Codes that no class has are said in `COMMON_CODES`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,19 @@ class FhirFeaturesError(Exception):
     exit_code = 2
 
 
+# https://man.freebsd.org/cgi/man.cgi?sysexits: EX_SOFTWARE
+FAULT = 70
+# What a shell gives for what SIGINT has ended.
+INTERRUPTED = 130
+
 COMMON_CODES = {
     0: "done",
     1: "findings: quarantine above `--max-quarantined`, a check that failed",
     2: "wrong use, configuration or definition",
     3: "refused by a gate: more would have been done than is plausible",
     # 4 was "cannot be evaluated", and no command ended with it.
-    130: "interrupted (Ctrl-C): run the same command again, and it goes on",
+    FAULT: "a fault of fhir-features itself, such as no error here describes",
+    INTERRUPTED: "interrupted (Ctrl-C): run the same command again, and it goes on",
 }
 
 

@@ -90,6 +90,19 @@ class OnlineStatus:
 
 
 @dataclass(frozen=True)
+class JobStatus:
+    """A run of `fhir-features materialize`: when it began and ended (UTC), and how: `done`, `failed`, `running`, or
+    `cut off`, which was killed or interrupted; the number of its failures, and its exit code (null: it did not end)."""
+
+    run_id: str
+    started_at: dt.datetime
+    finished_at: dt.datetime | None
+    state: str
+    failures: int
+    exit_code: int | None
+
+
+@dataclass(frozen=True)
 class Status:
     """How a store stands. `bytes` is all that lies in the warehouse; `writer` is the process that is writing to the
     lake, null when none is (or when the system does not tell); `problem` says why the definitions cannot be read."""
@@ -103,6 +116,7 @@ class Status:
     views: tuple[ViewStatus, ...]
     online: OnlineStatus
     runs: tuple[RunStatus, ...]
+    jobs: tuple[JobStatus, ...]
     problem: str | None
 
     @property
@@ -116,6 +130,8 @@ class Status:
             return f"`fhir-features pull {' '.join(never)}`"
         if any(of.waiting for of in self.sources):
             return "`fhir-features normalize`"
+        if self.jobs and self.jobs[-1].state in ("failed", "cut off"):
+            return f"`fhir-features materialize`: its last run, of {self.jobs[-1].started_at:%Y-%m-%d %H:%MZ}, did not end well"
         if any(of.built_to is None for of in self.views):
             return "ask for a training set (`fhir-features get`), or `fhir-features build` to serve features online"
         if self.online.registered is False:
@@ -147,6 +163,7 @@ def status(store: FeatureStore) -> Status:
         views=tuple(views),
         online=_online(store.config.features.path),
         runs=runs[-_LAST_RUNS:],
+        jobs=tuple(_jobs(store.config.warehouse.path / "runs")),
         problem=problem,
     )
 
@@ -213,6 +230,23 @@ def _online(repository: Path) -> OnlineStatus:
     path = registry.get("path") if isinstance(registry, dict) else registry
     is_file = isinstance(path, str) and "://" not in path
     return OnlineStatus(str(kind or "sqlite"), (repository / str(path)).exists() if is_file else None)
+
+
+def _jobs(folder: Path) -> Iterator[JobStatus]:
+    from pydantic import ValidationError
+
+    from fhir_features.job import RunRecord
+
+    runner = _holder(folder / "run.lock")
+    files = sorted(folder.glob("*.json"))[-_LAST_RUNS:]
+    for file in files:
+        try:
+            run = RunRecord.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError):
+            continue
+        is_cut_off = run.state == "running" and (runner is None or file != files[-1])
+        state = "cut off" if is_cut_off else run.state
+        yield JobStatus(run.run_id, run.started_at, run.finished_at, state, len(run.failures), run.exit_code)
 
 
 def _holder(lock: Path) -> int | None:

@@ -6,13 +6,17 @@ Data goes to stdout, everything else to stderr. A user's mistake is one line and
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+import traceback
 import warnings
+from pathlib import Path
 
 import click
 
 from fhir_features.cli.teaching import Group, examples
-from fhir_features.errors import FhirFeaturesError
+from fhir_features.errors import FAULT, INTERRUPTED, FhirFeaturesError
 
 # In the order of the road that data takes; the name of a command is the name of its module, but for hyphens.
 COMMANDS = (
@@ -82,6 +86,7 @@ def cli(ctx: click.Context, config: str) -> None:
 def main() -> None:
     """The entry point of `fhir-features`."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    signal.signal(signal.SIGINT, _interrupted)
     try:
         cli.main(standalone_mode=False)
     except FhirFeaturesError as error:
@@ -90,6 +95,27 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        print("interrupted: run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+    except click.Abort:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        print(f"error: {_fault(error)}", file=sys.stderr)
+        sys.exit(FAULT)
+
+
+def _interrupted(*_: object) -> None:
+    """End at once, as a kill would: every command goes on from that. A KeyboardInterrupt does not do: DuckDB takes it
+    for a failed query, or waits for ever for that to end, and an import in the middle loses it."""
+    # What shows progress has hidden the cursor: https://invisible-island.net/xterm/ctlseqs/ctlseqs.html, DECTCEM.
+    shown = "\r\x1b[K\x1b[?25h" if sys.stderr.isatty() else ""
+    os.write(2, f"{shown}interrupted: run the same command again to go on\n".encode())
+    os._exit(INTERRUPTED)
+
+
+def _fault(error: Exception) -> str:
+    """What nobody has foreseen, in one line: without its own words, since those of other packages can quote a row."""
+    from importlib.metadata import version
+
+    frames = reversed(traceback.extract_tb(error.__traceback__))
+    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+    name = type(error).__name__
+    return f"{name}, a fault of fhir-features {version('fhir-features')}: please report this line; at {places}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -158,12 +159,12 @@ def export_meds(con: duckdb.DuckDBPyConnection, folder: Path, progress: Progress
     """Write all events as a MEDS dataset: `data/*.parquet`, a shard a bucket, and `metadata/`.
 
     It reads the lake as it is, under the newest lock in it. `metadata/subjects.parquet` says which patient each
-    subject is: it leads back to them, so it stays where the warehouse may. Raises UsageError for a folder that is not
-    empty or a missing package, LakeError for two patients of one number.
+    subject is: it leads back to them, so it stays where the warehouse may. An export that was interrupted is begun
+    again. Raises UsageError for a folder that is not empty or a missing package, LakeError for two patients of one
+    number.
     """
     meds = _meds()
-    if folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{folder} is not empty: name a new folder for the export")
+    _make_room(folder)
     data, metadata = folder / "data", folder / "metadata"
     data.mkdir(parents=True)
     metadata.mkdir()
@@ -189,8 +190,20 @@ def export_meds(con: duckdb.DuckDBPyConnection, folder: Path, progress: Progress
         meds_version=importlib.metadata.version("meds"),
         code_modifier_columns=["unit"],
     )
+    # Last: what says whose dataset it is says that it is whole, too.
     (metadata / "dataset.json").write_text(json.dumps(described.to_dict(), indent=2, sort_keys=True) + "\n")
     return MedsDataset(folder, events, subjects.num_rows)
+
+
+def _make_room(folder: Path) -> None:
+    """Remove what an export that was interrupted has left of itself; refuse a folder with anything else in it."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    is_cut_off = (folder / "metadata").is_dir() and not (folder / "metadata" / "dataset.json").exists()
+    if not is_cut_off or {each.name for each in folder.iterdir()} != {"data", "metadata"}:
+        raise UsageError(f"{folder} is not empty: name a new folder for the export")
+    for each in ("data", "metadata"):
+        shutil.rmtree(folder / each)
 
 
 def feature_events(training: TrainingSet) -> pa.Table:

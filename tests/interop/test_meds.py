@@ -147,6 +147,19 @@ def test_labels_of_meds_are_an_entity_frame(store: FeatureStore, dataset: Path) 
     }
 
 
+def test_an_export_that_was_interrupted_is_begun_again(store: FeatureStore, tmp_path: Path) -> None:
+    whole = store.export_meds(tmp_path / "meds")
+    shards = sorted(path.name for path in (tmp_path / "meds" / "data").iterdir())
+    (tmp_path / "meds" / "metadata" / "dataset.json").unlink()
+    (tmp_path / "meds" / "data" / "9999.parquet").write_bytes(b"half")
+    assert store.export_meds(tmp_path / "meds") == whole
+    assert sorted(path.name for path in (tmp_path / "meds" / "data").iterdir()) == shards
+    (tmp_path / "meds" / "metadata" / "dataset.json").unlink()
+    (tmp_path / "meds" / "notes.txt").write_text("of somebody else")
+    with pytest.raises(UsageError, match="not empty"):
+        store.export_meds(tmp_path / "meds")
+
+
 def test_what_cannot_be_exported_or_asked_is_refused(store: FeatureStore, dataset: Path) -> None:
     with pytest.raises(UsageError, match="not empty"):
         store.export_meds(dataset)
