@@ -131,7 +131,7 @@ class Status:
         if any(of.waiting for of in self.sources):
             return "`fhir-features normalize`"
         if self.jobs and self.jobs[-1].state in ("failed", "cut off"):
-            return f"`fhir-features materialize`: its last run, of {self.jobs[-1].started_at:%Y-%m-%d %H:%MZ}, did not end well"
+            return f"`fhir-features materialize`: its last run ({self.jobs[-1].run_id}): {self.jobs[-1].state}"
         if any(of.built_to is None for of in self.views):
             return "ask for a training set (`fhir-features get`), or `fhir-features build` to serve features online"
         if self.online.registered is False:

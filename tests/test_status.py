@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from fhir_features.cli import cli
+from fhir_features.job import RunRecord
 from fhir_features.project import create_project
 from fhir_features.store import FeatureStore
 
@@ -65,6 +68,24 @@ def test_it_tells_of_a_pull_that_was_interrupted(folder: Path):
         assert "`pull` goes on with an unfinished run" in shown
     finally:
         unfinished.rmdir()
+
+
+def test_it_tells_how_the_last_runs_of_the_job_ended(folder: Path):
+    runs = folder / "warehouse" / "runs"
+    runs.mkdir()
+    began = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    for number, (state, code) in enumerate([("running", None), ("failed", 10)]):
+        record = RunRecord(run_id=f"r{number}", package="0", started_at=began, state=state, exit_code=code)
+        (runs / f"r{number}.json").write_text(record.to_json())
+    found = FeatureStore(folder).status()
+    assert [(of.run_id, of.state, of.exit_code) for of in found.jobs] == [("r0", "cut off", None), ("r1", "failed", 10)]
+    assert found.next_step.startswith("`fhir-features materialize`: its last run (r1): failed")
+    (runs / "r2.json").write_text(RunRecord(run_id="r2", package="0", started_at=began).to_json())
+    with (runs / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        state = FeatureStore(folder).status().jobs[-1].state
+        assert state == ("running" if Path("/proc/locks").exists() else "cut off")
+    shutil.rmtree(runs)
 
 
 def test_definitions_that_cannot_be_read_keep_nothing_else_back(folder: Path):

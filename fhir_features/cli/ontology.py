@@ -238,7 +238,12 @@ def search(term: str, system: str | None, as_json: bool) -> None:
 @click.argument("system")
 @click.argument("code")
 @click.option("--on", "day", type=click.DateTime(["%Y-%m-%d"]), help="Only what holds on this date of coding.")
-@click.option("--json", "as_json", is_flag=True, help="Print the rows of the resolution, and `candidates`.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="A list of {code_id, valid_from, valid_to, rank, system, code, display, status, via, flags, candidates}.",
+)
 def resolve(system: str, code: str, day: dt.datetime | None, as_json: bool) -> None:
     """Say what a code stands for, and when. SYSTEM is a short name, a URI or an OID."""
     known = load_ontologies()

@@ -24,8 +24,8 @@ def command(config_path: str, as_json: bool) -> None:
     sources: [{source, site, kind, last_pull, waiting, unfinished}], watermarks: [{site, resource_type, watermark}],
     tables: [{table, rows, files, bytes}], views: [{view, version, cadence, built_to}], online: {kind, registered},
     runs: [{store_seq, source, run_id, received, normalized, quarantined, duplicates, ignored}], jobs: [{run_id,
-    started_at, finished_at, state, failures, exit_code}], problem}. `runs` are the last commits, `jobs` the last runs of
-    `fhir-features materialize`.
+    started_at, finished_at, state, failures, exit_code}], problem}. `runs` are the last commits, `jobs` the last runs
+    of `fhir-features materialize`.
     """
     from fhir_features.status import status
     from fhir_features.store import FeatureStore

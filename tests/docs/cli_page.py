@@ -20,10 +20,16 @@ Data goes to stdout, everything else to stderr; `--json` wherever a table is pri
 [exit code](exit-codes.md). Every command reads [the configuration](configuration.md) in the folder that it runs in, or
 the one that `--config`, before the command, or `$FHIR_FEATURES_CONFIG` names.
 
+Long commands show how far they are, since when and how fast, on a terminal; and everywhere, on stderr, one line when
+they have ended: `verify: 33 files of 508.1 kB, 0 damaged, in 2.1 s (16/s)`. Ctrl-C ends each of them at once, with code
+130, and the same command goes on. What `--json` prints is said with each command: a list of objects for a table, an
+object for a single result; instants in ISO 8601, nothing as null.
+
 Commands and options complete with the tab key, by [click's own completion](https://click.palletsprojects.com/en/stable/shell-completion/):
 
 - bash: `eval "$(_FHIR_FEATURES_COMPLETE=bash_source fhir-features)"`, added to `~/.bashrc`
-- zsh: `eval "$(_FHIR_FEATURES_COMPLETE=zsh_source fhir-features)"`, added to `~/.zshrc`
+- zsh: `eval "$(_FHIR_FEATURES_COMPLETE=zsh_source fhir-features)"`, added to `~/.zshrc` after
+  `autoload -U compinit; compinit`
 - fish: `_FHIR_FEATURES_COMPLETE=fish_source fhir-features | source`, added to
   `~/.config/fish/completions/fhir-features.fish`
 """

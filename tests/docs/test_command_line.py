@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
+import select
 import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -56,6 +65,64 @@ def test_each_shell_has_a_script_that_completes(shell: str, monkeypatch: pytest.
     )
     assert done.exit_code == 0
     assert f"_FHIR_FEATURES_COMPLETE={shell}_complete" in done.stdout
+
+
+# Those that print no rows: files that were written, or a document that is JSON by itself.
+WITHOUT_JSON = {"init", "features show", "ontology show"}
+
+
+@pytest.mark.parametrize(("name", "command"), [pytest.param(*each, id=each[0]) for each in leaves()])
+def test_whatever_prints_rows_prints_them_as_json_too_and_says_their_shape(name: str, command: click.Command):
+    options = {option: each for each in command.params if isinstance(each, click.Option) for option in each.opts}
+    assert ("--json" in options) == (name not in WITHOUT_JSON)
+    if "--json" in options:
+        said = f"{options['--json'].help} {command.help}"
+        assert re.search(r"\{\w+|as JSON instead", said), f"say in the help of '{name}' what --json prints"
+
+
+# What a shell completes after a tab. A zsh or bash of a terminal of its own is typed into.
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_real_shell_completes(shell: str):
+    typed_into = {
+        "bash": (["bash", "--norc", "--noprofile", "-i"], ""),
+        "zsh": (["zsh", "-f", "-i"], "autoload -U compinit; compinit -u -D; "),
+    }
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell} here")
+    command, before = typed_into[shell]
+    program = Path(sys.executable).parent
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(PATH=f"{program}:{os.environ['PATH']}", TERM="dumb", PS1="$ ")
+        os.execvp(command[0], command)
+    try:
+        source = f'{before}eval "$(_FHIR_FEATURES_COMPLETE={shell}_source fhir-features)"; echo re""ady\n'
+        os.write(terminal, source.encode())
+        shown(terminal, "ready")
+        os.write(terminal, b"fhir-features normalize --val\t")
+        shown(terminal, "--validate")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+
+def shown(terminal: int, text: str) -> None:
+    """Read what a terminal shows until a text is there."""
+    seen = ""
+    while text not in seen:
+        assert select.select([terminal], [], [], 60)[0], seen
+        seen += os.read(terminal, 4096).decode(errors="replace")
+
+
+def test_fish_completes():
+    fish = shutil.which("fish")
+    if fish is None:
+        pytest.skip("there is no fish here")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    asked = "_FHIR_FEATURES_COMPLETE=fish_source fhir-features | source; complete -C 'fhir-features quarantine '"
+    done = subprocess.run([fish, "--no-config", "-c", asked], env={**os.environ, "PATH": path}, capture_output=True)
+    assert {line.split(b"\t")[0] for line in done.stdout.splitlines()} == {b"list", b"show", b"retry"}
 
 
 @pytest.mark.parametrize(
