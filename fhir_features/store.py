@@ -401,8 +401,8 @@ class FeatureStore:
         LakeError.
         """
         read = read_receipt(Path(receipt))
-        frame = kept_spine(self.spines_kept, read) if spine is None else read_spine(spine, sites=self.sites)
         with reading(self.lake) as con:
+            frame = kept_spine(self.spines_kept, read) if spine is None else self._spine(con, spine, read.store_seq)
             return reproduce(con, read, frame, spines=self.spines_kept, progress=progress)
 
     def _forget_online(self) -> None:

@@ -94,10 +94,14 @@ class TrainingSet:
         """
         output = Path(path)
         write_rows(self.table, output)
-        keep_spine(self.spines, self._spine, self.receipt.spine.sha256)
+        self.keep_spine()
         receipt = output.with_name(f"{output.name}.receipt.json")
         receipt.write_text(self.receipt.to_json(), encoding="utf-8")
         return receipt
+
+    def keep_spine(self) -> None:
+        """Keep the entity frame in the warehouse, from which its receipt is reproduced; `save` does that, too."""
+        keep_spine(self.spines, self._spine, self.receipt.spine.sha256)
 
     @property
     def _spine(self) -> pa.Table:

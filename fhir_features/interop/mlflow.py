@@ -20,8 +20,8 @@ ARTIFACT = "fhir_features/receipt.json"
 def log_training_set(training: TrainingSet, *, context: str = "training") -> None:
     """Log a training set to the active MLflow run (one is started where none is), as what its `context` says.
 
-    `fhir-features reproduce` makes the training set again from the artifact `fhir_features/receipt.json`. Raises
-    UsageError where MLflow is not installed.
+    `fhir-features reproduce` makes the training set again from the artifact `fhir_features/receipt.json`; the warehouse
+    keeps the spine for it. Raises UsageError where MLflow is not installed.
     """
     try:
         import mlflow
@@ -41,6 +41,7 @@ def log_training_set(training: TrainingSet, *, context: str = "training") -> Non
     # MLflow takes at most 36 characters as a digest.
     digest = receipt.output.sha256[:32]
     dataset = MetaDataset(CodeDatasetSource(tags), name=", ".join(view.name for view in receipt.views), digest=digest)
+    training.keep_spine()
     mlflow.log_input(dataset, context=context)
     mlflow.set_tags(tags)
     mlflow.log_dict(json.loads(receipt.to_json()), ARTIFACT)

@@ -117,7 +117,7 @@ def test_every_shard_and_the_metadata_are_what_meds_says(dataset: Path) -> None:
     meds.DatasetMetadataSchema.validate(json.loads((dataset / meds.dataset_metadata_filepath).read_text()))
 
 
-def test_labels_of_meds_are_an_entity_frame(store: FeatureStore, dataset: Path) -> None:
+def test_labels_of_meds_are_an_entity_frame(store: FeatureStore, dataset: Path, tmp_path: Path) -> None:
     number = subjects(dataset)
     frame = pl.DataFrame(
         {
@@ -132,6 +132,9 @@ def test_labels_of_meds_are_an_entity_frame(store: FeatureStore, dataset: Path) 
         ("p2", None, "male", False),
         ("p1", 7.8, "female", True),
     ]
+    receipt = training.save(tmp_path / "training.parquet")
+    frame.write_parquet(tmp_path / "labels.parquet")
+    assert store.reproduce(receipt, spine=tmp_path / "labels.parquet").same
     told = labels(training, "boolean_value")
     assert told["subject_id"].to_pylist() == [number["p2"], number["p1"]]
     assert told["boolean_value"].to_pylist() == [False, True]
@@ -199,3 +202,5 @@ def test_mlflow_gets_the_receipt_and_no_patient(
     assert training.receipt.output.sha256.startswith(given.dataset.digest)
     receipt = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/fhir_features/receipt.json")
     assert receipt == json.loads(training.receipt.to_json())
+    (tmp_path / "receipt.json").write_text(json.dumps(receipt))
+    assert store.reproduce(tmp_path / "receipt.json").same
