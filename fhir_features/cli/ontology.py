@@ -210,7 +210,7 @@ def unmapped(config_path: str, as_json: bool, as_html: bool) -> None:
         return
     print_table(
         ("system", "site", "type", "rows", "resolved", "percent", "patients"),
-        [dataclasses.astuple(covered) for covered in report.covered],
+        [dataclasses.astuple(covered)[:7] for covered in report.covered],
     )
     print_table(
         ("rows", "system", "code", "display", "site", "type", "why", "patients"),

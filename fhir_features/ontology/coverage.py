@@ -26,7 +26,8 @@ MOST_FREQUENT = 10
 class Covered:
     """How many rows there are of a system, site and resource type, and how many of them are resolved.
 
-    At least `patients` patients have one: as many as have the most common code.
+    At least `patients` patients have one: as many as have the most common code. At least `patients_resolved` have one
+    that is resolved, and `patients_unresolved` one that is not.
     """
 
     system: str
@@ -36,6 +37,8 @@ class Covered:
     resolved: int
     percent: float
     patients: int
+    patients_resolved: int
+    patients_unresolved: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,9 @@ SELECT
   CAST(sum(rows) AS BIGINT),
   CAST(coalesce(sum(rows) FILTER (NOT is_unmapped), 0) AS BIGINT),
   round(100.0 * coalesce(sum(rows) FILTER (NOT is_unmapped), 0) / sum(rows), 2),
-  CAST(max(patients) AS BIGINT)
+  CAST(max(patients) AS BIGINT),
+  CAST(coalesce(max(patients) FILTER (NOT is_unmapped), 0) AS BIGINT),
+  CAST(coalesce(max(patients) FILTER (is_unmapped), 0) AS BIGINT)
 FROM coded_rows
 GROUP BY
   system,

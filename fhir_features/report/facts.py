@@ -14,7 +14,8 @@ from fhir_features.report.disclosure import Count
 class Feed:
     """One resource type of one source: what kind of source it is, up to when it was read, and what it brought.
 
-    `newest_known`: the latest instant at which something of it became known; `received`: when the last came in.
+    `newest_known`: the day (UTC) since which something of enough patients became known; of records of patients None,
+    since they are known from birth on. `received`: when the last came in.
     """
 
     source: str
@@ -22,7 +23,7 @@ class Feed:
     kind: str | None
     resource_type: str
     seen_up_to: dt.datetime | None
-    newest_known: dt.datetime | None
+    newest_known: dt.date | None
     received: dt.datetime | None
     versions: Count
     patients: Count
@@ -163,7 +164,8 @@ class Quantiles:
 class Values:
     """The answers to a feature at a site, one a patient: how many are null, and how the others are distributed.
 
-    `bins` are numbers of a histogram whose columns are the same at all sites, or the words that the answers are.
+    `bins` are numbers of a histogram whose columns are the same at all sites, or the words that the answers are; none
+    where there are no answers, or too few to tell how they are distributed.
     """
 
     site: str
@@ -210,8 +212,9 @@ class Artifact:
 class Facts:
     """All that a report tells, of the lake as it stood after commit `store_seq`.
 
-    `as_of`: when the last of it was received. `asked_at`: by site the instant at which its features were asked, the
-    latest at which a version was first known there. `unmapped_untold`: how many unmapped codes too few patients have.
+    `as_of`: when the last of it was received. `set_aside`: how many versions are now. `asked_at`: by site the instant
+    at which its features were asked, the full hour after the last version became known there.
+    `unmapped_untold`: how many unmapped codes too few patients have.
     """
 
     store_seq: int
@@ -221,6 +224,7 @@ class Facts:
     patients: dict[str, Count]
     feeds: tuple[Feed, ...]
     balances: tuple[Balance, ...]
+    set_aside: Count
     quarantined: tuple[RuleCount, ...]
     findings: tuple[RuleCount, ...]
     volumes: tuple[Volume, ...]

@@ -34,13 +34,19 @@ _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def asked_at(con: duckdb.DuckDBPyConnection) -> dict[str, dt.datetime]:
-    """By site the latest instant at which a version was first known: there the features are asked.
+    """By site the full hour after a version was first known for the last time: there the features are asked.
 
     An export of years ago has ends of stays and orders that are known from its receipt: asked then, a window of a year
-    would have nothing in it.
+    would have nothing in it. The instant itself is one patient's.
     """
     rows = con.execute("SELECT site, max(first_known_at) FROM received_versions GROUP BY site ORDER BY site").fetchall()
-    return dict(rows)
+    return {site: _full_hour(newest.astimezone(dt.UTC)) for site, newest in rows}
+
+
+def _full_hour(instant: dt.datetime) -> dt.datetime:
+    """The first full hour that is not before an instant."""
+    hour = instant.replace(minute=0, second=0, microsecond=0)
+    return hour if hour == instant else hour + dt.timedelta(hours=1)
 
 
 def ask_all_patients(con: duckdb.DuckDBPyConnection, instants: dict[str, dt.datetime]) -> None:
@@ -97,7 +103,8 @@ SELECT site, count(*), count(*) - count({column}){shares}
 FROM answered
 GROUP BY site
 ORDER BY site""").fetchall()
-    bins = _histogram(con, feature, told) if numeric else _words(con, column, told)
+    nulls = {site: missing for site, _, missing, _ in counts}
+    bins = (_histogram if numeric else _words)(con, feature, nulls, told)
     for site, patients, missing, quantiles in counts:
         pairs = zip(quantiles or (), _SHARES, strict=False)
         of_it = [told.quantile(value, at, patients - missing) for value, at in pairs]
@@ -132,7 +139,9 @@ def _columns(low: float, high: float, number: int, *, whole: bool) -> _Columns:
     return _Columns(start, width, max(1, math.floor((high - start) / width) + 1), whole)
 
 
-def _histogram(con: duckdb.DuckDBPyConnection, feature: Feature, told: Disclosure) -> dict[str, tuple[Bin, ...]]:
+def _histogram(
+    con: duckdb.DuckDBPyConnection, feature: Feature, nulls: dict[str, int], told: Disclosure
+) -> dict[str, tuple[Bin, ...]]:
     """By site the columns of a histogram, which are the same everywhere; the outer two are open."""
     column = identifier(feature.name)
     found = con.execute(
@@ -154,13 +163,14 @@ WHERE {column} IS NOT NULL
 GROUP BY ALL""",
         [wide.number, wide.start, wide.width],
     ).fetchall()
-    counts = {(site, place): number for site, place, number in rows}
-    used = {place for _, place in counts}
+    used = {place for _, place, _ in rows}
     places = [place for place in range(-1, wide.number + 1) if 0 <= place < wide.number or place in used]
-    return {
-        site: tuple(_column(wide, place, told.count(counts.get((site, place), 0))) for place in places)
-        for site in sorted({site for site, _ in counts})
-    }
+    of_sites: dict[str, tuple[Bin, ...]] = {}
+    for site in sorted({row[0] for row in rows}):
+        counts = dict.fromkeys(places, 0) | {place: number for of, place, number in rows if of == site}
+        divided = told.division(counts, [nulls[site]])
+        of_sites[site] = tuple(_column(wide, place, count) for place, count in divided.items())
+    return of_sites
 
 
 def _column(wide: _Columns, place: int, count: int | None) -> Bin:
@@ -173,8 +183,11 @@ def _column(wide: _Columns, place: int, count: int | None) -> Bin:
     return Bin(f"{begins:g}" if is_one else f"{begins:g} to {ends:g}", begins, count)
 
 
-def _words(con: duckdb.DuckDBPyConnection, column: str, told: Disclosure) -> dict[str, tuple[Bin, ...]]:
+def _words(
+    con: duckdb.DuckDBPyConnection, feature: Feature, nulls: dict[str, int], told: Disclosure
+) -> dict[str, tuple[Bin, ...]]:
     """By site how often each word is the answer; those that too few patients have are not told, nor how they read."""
+    column = identifier(feature.name)
     rows = con.execute(f"""
 SELECT site, {column}::VARCHAR AS word, count(*) AS patients
 FROM answered
@@ -183,9 +196,13 @@ GROUP BY ALL
 ORDER BY site, patients DESC, word""").fetchall()
     found: dict[str, tuple[Bin, ...]] = {}
     for site in dict.fromkeys(row[0] for row in rows):
-        own = [(word, patients) for of, word, patients in rows if of == site]
-        common = [Bin(word, None, told.count(patients)) for word, patients in own if told.may_tell(patients)]
-        others = sum(patients for _, patients in own) - sum(p for _, p in own[: len(common[:_MOST_WORDS])])
-        rest = (Bin("other answers", None, told.count(others)),) if others else ()
-        found[site] = (*common[:_MOST_WORDS], *rest)
+        own = {word: patients for of, word, patients in rows if of == site}
+        common = dict([(word, number) for word, number in own.items() if told.may_tell(number)][:_MOST_WORDS])
+        others = sum(own.values()) - sum(common.values())
+        divided = told.division(common, [others, nulls[site]])
+        named = {word: count for word, count in divided.items() if count}
+        rest = sum(own.values()) - sum(common[word] for word in named)
+        found[site] = tuple(Bin(word, None, count) for word, count in named.items())
+        if named and rest:
+            found[site] += (Bin("other answers", None, told.count(rest)),)
     return found

@@ -71,18 +71,29 @@ def patients(con: duckdb.DuckDBPyConnection, told: Disclosure) -> dict[str, Coun
 
 
 def feeds(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[Feed, ...]:
-    """Each resource type of each source."""
-    rows = con.execute("""
+    """Each resource type of each source.
+
+    The newest that is known would be one patient's, and of the records of patients, which are known from birth on, a
+    birth date: so it is the day since which enough patients have something new, and of records none.
+    """
+    enough = max(told.suppress_below, 1)
+    rows = con.execute(f"""
 WITH seen AS (
   SELECT source, site, resource_type, any_value(kind) AS kind, max(watermark) AS watermark
   FROM lake.watermarks
   GROUP BY ALL
 ),
+of_patients AS (
+  SELECT source, site, resource_type, patient_id, max(known_at) AS newest, count(*) AS versions
+  FROM received_versions
+  GROUP BY ALL
+),
 held AS (
   SELECT
     source, site, resource_type,
-    max(known_at) AS newest_known, count(*) AS versions, count(DISTINCT patient_id) AS patients
-  FROM received_versions
+    (max(newest, {enough}) FILTER (WHERE resource_type <> 'Patient'))[{enough}] AS newest_known,
+    sum(versions) AS versions, count(DISTINCT patient_id) AS patients
+  FROM of_patients
   GROUP BY ALL
 ),
 came AS (
@@ -91,8 +102,8 @@ came AS (
   GROUP BY ALL
 )
 SELECT
-  source, site, kind, resource_type, watermark, newest_known, received,
-  coalesce(held.versions, came.versions, 0), patients
+  source, site, kind, resource_type, watermark, timezone('UTC', newest_known)::DATE, received,
+  coalesce(held.versions, came.versions, 0)::BIGINT, patients
 FROM seen
 FULL JOIN held USING (source, site, resource_type)
 FULL JOIN came USING (source, site, resource_type)
@@ -109,12 +120,32 @@ ORDER BY site, source, resource_type""").fetchall()
 def balances(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[Balance, ...]:
     """What became of what each source sent: the sums over its runs."""
     rows = con.execute("""
-SELECT source, sum(received), sum(normalized), sum(quarantined), sum(duplicates), sum(ignored)
-FROM lake.commits
-WHERE source IS NOT NULL
-GROUP BY source
+WITH came AS (
+  SELECT
+    source, sum(received) AS received, sum(normalized) AS normalized, sum(quarantined) AS quarantined,
+    sum(duplicates) AS duplicates, sum(ignored) AS ignored
+  FROM lake.commits
+  WHERE source IS NOT NULL
+  GROUP BY source
+),
+held AS (
+  SELECT source, count(DISTINCT patient_id) AS patients
+  FROM received_versions
+  GROUP BY source
+)
+SELECT patients, came.*
+FROM came
+LEFT JOIN held USING (source)
 ORDER BY source""").fetchall()
-    return tuple(Balance(source, *(told.count(int(number)) for number in numbers)) for source, *numbers in rows)
+    return tuple(
+        Balance(source, *(told.count(int(number), people) for number in numbers)) for people, source, *numbers in rows
+    )
+
+
+def set_aside(con: duckdb.DuckDBPyConnection, told: Disclosure) -> Count:
+    """How many versions are set aside now, over all sources."""
+    (versions,) = _one(con, f"SELECT count(*) {OPEN_QUARANTINE}")
+    return told.count(versions)
 
 
 def quarantined(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[RuleCount, ...]:
@@ -160,9 +191,10 @@ GROUP BY ALL
 ORDER BY ALL""",
         [starts[0]],
     ).fetchall()
-    counts: dict[tuple[str, str], dict[dt.date | None, Count]] = {}
-    for site, resource_type, begins, versions, people in rows:
-        counts.setdefault((site, resource_type), {})[begins] = told.count(versions, people)
+    found: dict[tuple[str, str], dict[dt.date | None, tuple[int, int]]] = {}
+    for site, resource_type, begins, *count in rows:
+        found.setdefault((site, resource_type), {})[begins] = tuple(count)
+    counts = {key: told.parts(columns) for key, columns in found.items()}
     return tuple(
         Volume(
             *key,
@@ -200,10 +232,15 @@ WHERE {_DATED}""")
 SELECT site, resource_type, CASE {cases} ELSE {len(LAGS) - 1} END AS bin, count(*), count(DISTINCT patient_id)
 FROM lags
 GROUP BY ALL""").fetchall()
-    counts = {row[:3]: told.count(*row[3:]) for row in binned}
+    bins: dict[tuple[str, str], dict[int, tuple[int, int]]] = {}
+    for site, resource_type, place, *count in binned:
+        bins.setdefault((site, resource_type), {})[place] = tuple(count)
+    counts = {key: told.parts(columns) for key, columns in bins.items()}
     found = con.execute(f"""
 SELECT
-  site, resource_type, count(*), count(DISTINCT patient_id), count(*) FILTER (WHERE lag > {AT_ONCE}),
+  site, resource_type, count(*), count(DISTINCT patient_id),
+  [count(*) FILTER (WHERE lag > {AT_ONCE}), count(DISTINCT patient_id) FILTER (WHERE lag > {AT_ONCE})],
+  [count(*) FILTER (WHERE lag <= {AT_ONCE}), count(DISTINCT patient_id) FILTER (WHERE lag <= {AT_ONCE})],
   quantile_disc(lag, 0.5) / 3600, quantile_disc(lag, 0.9) / 3600
 FROM lags
 GROUP BY ALL
@@ -213,14 +250,12 @@ ORDER BY resource_type, site""").fetchall()
             site,
             resource_type,
             versions := told.count(number, people),
-            share(told.count(late, people), versions),
+            share(told.parts({"late": tuple(late), "at once": tuple(at_once)})["late"], versions),
             told.quantile(median, 0.5, people),
             told.quantile(p90, 0.9, people),
-            tuple(
-                Bin(label, None, counts.get((site, resource_type, place), 0)) for place, (label, _) in enumerate(LAGS)
-            ),
+            tuple(Bin(label, None, counts[site, resource_type].get(place, 0)) for place, (label, _) in enumerate(LAGS)),
         )
-        for site, resource_type, number, people, late, median, p90 in found
+        for site, resource_type, number, people, late, at_once, median, p90 in found
     )
 
 
@@ -243,24 +278,29 @@ WITH counted AS (
     source, site, resource_type, known_at_source,
     count(*) AS versions,
     count(DISTINCT patient_id) AS patients,
-    count(*) FILTER (WHERE known_at < effective_at) AS early
+    count(*) FILTER (WHERE known_at < effective_at) AS early,
+    count(DISTINCT patient_id) FILTER (WHERE known_at < effective_at) AS patients_early
   FROM received_versions
   GROUP BY ALL
 )
-SELECT *, sum(versions) OVER (PARTITION BY source, site, resource_type)
 FROM counted
 ORDER BY site, source, resource_type, versions DESC, known_at_source""").fetchall()
+    found: dict[tuple[str, str, str], dict[str, tuple[int, int]]] = {}
+    for source, site, of_type, through, *count, _, _ in rows:
+        found.setdefault((source, site, of_type), {})[through] = tuple(count)
+    counts = {key: told.parts(ways) for key, ways in found.items()}
+    wholes = {key: told.count(sum(number for number, _ in ways.values())) for key, ways in found.items()}
     return tuple(
         KnownThrough(
             source,
             site,
             of_type,
             through,
-            versions := told.count(number, people),
-            share(versions, told.count(int(whole))),
-            told.count(early, people),
+            versions := counts[source, site, of_type][through],
+            share(versions, wholes[source, site, of_type]),
+            told.count(early, people_early),
         )
-        for source, site, of_type, through, number, people, early, whole in rows
+        for source, site, of_type, through, _, _, early, people_early in rows
     )
 
 
@@ -275,7 +315,12 @@ def mapped(coverage: Coverage, told: Disclosure) -> tuple[Mapped, ...]:
             each.site,
             each.resource_type,
             rows := told.count(each.rows, each.patients),
-            resolved := told.count(each.resolved, each.patients),
+            resolved := told.parts(
+                {
+                    True: (each.resolved, each.patients_resolved),
+                    False: (each.rows - each.resolved, each.patients_unresolved),
+                }
+            )[True],
             share(resolved, rows),
         )
         for each in coverage.covered

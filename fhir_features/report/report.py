@@ -20,7 +20,7 @@ from fhir_features.features.view import LockedView
 from fhir_features.lake import code_counts, create_received_versions, newest_store_seq
 from fhir_features.ontology import Coverage, Ontologies, code_coverage
 from fhir_features.report import lake_facts
-from fhir_features.report.disclosure import Disclosure, share, total
+from fhir_features.report.disclosure import Count, Disclosure, share, total
 from fhir_features.report.facts import Artifact, Facts, ViewFacts
 from fhir_features.report.feature_facts import ask_all_patients, asked_at, feature_facts
 from fhir_features.report.page import render, write_page
@@ -52,8 +52,8 @@ class Glance:
 
     patients: int
     received: int
-    quarantined: int
-    quarantined_share: float | None
+    set_aside: Count
+    set_aside_share: float | None
     late_share: float | None
     resolved_share: float | None
     features: int
@@ -63,7 +63,6 @@ class Glance:
 def glance(facts: Facts) -> Glance:
     """The head of the page: sums of what is told below it."""
     received = total(each.received for each in facts.balances)
-    quarantined = total(each.versions for each in facts.quarantined)
     late = [
         (each.late * each.versions, each.versions) for each in facts.late if each.late is not None and each.versions
     ]
@@ -71,8 +70,8 @@ def glance(facts: Facts) -> Glance:
     return Glance(
         patients=total(facts.patients.values()),
         received=received,
-        quarantined=quarantined,
-        quarantined_share=share(quarantined, received),
+        set_aside=facts.set_aside,
+        set_aside_share=share(facts.set_aside, received),
         late_share=sum(part for part, _ in late) / sum(whole for _, whole in late) if late else None,
         resolved_share=share(total(part for part, _ in mapped), total(whole for _, whole in mapped)),
         features=sum(len(view.features) for view in facts.views),
@@ -106,6 +105,7 @@ def make_report(
         patients=lake_facts.patients(con, told),
         feeds=lake_facts.feeds(con, told),
         balances=lake_facts.balances(con, told),
+        set_aside=lake_facts.set_aside(con, told),
         quarantined=lake_facts.quarantined(con, told),
         findings=lake_facts.findings(con, told),
         volumes=lake_facts.volumes(con, told),

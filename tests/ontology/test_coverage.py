@@ -31,11 +31,11 @@ def report(ontologies: Ontologies) -> Coverage:
 
 def test_the_share_of_rows_is_by_system_site_and_type(ontologies: Ontologies) -> None:
     assert report(ontologies).covered == (
-        Covered("(none)", "a", "Condition", 2, 0, 0.0, 2),
-        Covered("http://hospital.example", "a", "Observation", 7, 0, 0.0, 5),
-        Covered("loinc", "a", "Observation", 100, 75, 75.0, 40),
-        Covered("loinc", "b", "Observation", 3, 3, 100.0, 3),
-        Covered("snomed", "a", "Condition", 100, 100, 100.0, 60),
+        Covered("(none)", "a", "Condition", 2, 0, 0.0, 2, 0, 2),
+        Covered("http://hospital.example", "a", "Observation", 7, 0, 0.0, 5, 0, 5),
+        Covered("loinc", "a", "Observation", 100, 75, 75.0, 40, 40, 20),
+        Covered("loinc", "b", "Observation", 3, 3, 100.0, 3, 3, 0),
+        Covered("snomed", "a", "Condition", 100, 100, 100.0, 60, 60, 0),
     )
     assert URI["loinc"] not in report(ontologies).json()
 

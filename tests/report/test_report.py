@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from hospital import CANARY, HOSTILE, LOCAL, NORTH, SOUTH, Hospital
-from lake_rows import LakeRows, write_commits
+from lake_rows import LakeRows, at, write_commits
 
 from fhir_features.cli import cli
 from fhir_features.errors import UsageError
 from fhir_features.lake import writing
 from fhir_features.report import Report
+from fhir_features.store import FeatureStore
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +163,55 @@ def test_no_patient_and_no_free_text_gets_out(hospital: Hospital, told: Report):
         assert "patient-0" not in page.lower()
 
 
+def test_no_instant_of_one_patient_is_told(hospital: Hospital, told: Report):
+    births = {
+        each["birthDate"] for sent in hospital.sent.values() for each in sent if each["resourceType"] == "Patient"
+    }
+    assert [birth for birth in births if birth in told.html() or birth in told.json()] == []
+    ward = [each for each in hospital.sent["ward"] if each["resourceType"] == "Encounter"]
+    newest = sorted(
+        max(each["meta"]["lastUpdated"] for each in ward if each["subject"]["reference"] == f"Patient/patient-{n:03d}")
+        for n in range(1, NORTH + 1)
+    )
+    (feed,) = [each for each in told.facts.feeds if (each.source, each.resource_type) == ("ward", "Encounter")]
+    assert feed.newest_known == dt.date.fromisoformat(newest[-10][:10])
+    assert all((instant.minute, instant.second) == (0, 0) for instant in told.facts.asked_at.values())
+
+
+def test_many_versions_of_few_patients_are_not_told_nor_found_by_subtraction(tmp_path: Path):
+    """Twelve patients have two results each, known at once; one has fifty more, known late, of a code of nobody's."""
+    rows = LakeRows()
+    for number in range(12):
+        rows.patient(f"p{number}")
+        for place in range(2):
+            mine = {
+                "patient_id": f"p{number}",
+                "resource_id": f"o{number}-{place}",
+                "effective_at": at("2025-01-01 08:00"),
+                "effective_precision": "second",
+            }
+            rows.observation("loinc:4548-4", 7.0, "%", source="a", **mine)
+    for place in range(50):
+        late = {
+            "effective_at": at("2025-02-01 08:00"),
+            "known_at": at("2025-02-03 08:00"),
+            "known_at_source": "received",
+            "effective_precision": "second",
+        }
+        rows.observation("loinc:0-0", 7.0, "%", source="a", patient_id="p0", resource_id=f"late-{place}", **late)
+    facts = _report(tmp_path, rows).facts
+    (feed,) = [each for each in facts.feeds if each.resource_type == "Observation"]
+    assert (feed.versions, feed.patients) == (75, 10)
+    (volume,) = facts.volumes
+    assert [bin_.count for bin_ in volume.bins if bin_.count != 0] == [None, None]
+    (late,) = facts.late
+    assert (late.versions, late.late) == (75, None)
+    assert [bin_.count for bin_ in late.bins if bin_.count != 0] == [None, None]
+    assert [each.versions for each in facts.known_through if each.resource_type == "Observation"] == [None, None]
+    (mapped,) = facts.mapped
+    assert (mapped.rows, mapped.resolved, mapped.share) == (75, None, None)
+
+
 def test_hostile_names_are_text(told: Report):
     assert HOSTILE not in told.html()
     assert "&lt;script&gt;window.hacked=1&lt;/script&gt;" in told.html()
@@ -193,17 +243,28 @@ def test_a_store_that_knows_nothing_yet_has_a_page(told: Report):
     assert "Nothing has become known yet" in Report(nothing).html()
 
 
-def test_the_command_prints_the_facts_of_a_store_as_json(tmp_path: Path):
-    (tmp_path / "fhir_features.toml").write_text(
+def _report(folder: Path, rows: LakeRows) -> Report:
+    """The report of a store over these rows, as it is by default."""
+    _project(folder, rows)
+    return FeatureStore(folder).report()
+
+
+def _project(folder: Path, rows: LakeRows) -> None:
+    """A project over these rows, with one view."""
+    (folder / "fhir_features.toml").write_text(
         '[sources.a]\nkind = "files"\npath = "."\nsite = "a"\ntimezone = "UTC"\n'
     )
-    (tmp_path / "feature_repo").mkdir()
+    (folder / "feature_repo").mkdir()
     definition = 'FeatureView(name="v", entity=patient, features=[patient.age().named("age")])'
-    (tmp_path / "feature_repo" / "features.py").write_text(
+    (folder / "feature_repo" / "features.py").write_text(
         f"from fhir_features import FeatureView, patient\nv = {definition}\n"
     )
-    with writing(tmp_path / "warehouse" / "lake", buckets=32) as con:
-        write_commits(con, LakeRows(), buckets=32)
+    with writing(folder / "warehouse" / "lake", buckets=32) as con:
+        write_commits(con, rows, buckets=32)
+
+
+def test_the_command_prints_the_facts_of_a_store_as_json(tmp_path: Path):
+    _project(tmp_path, LakeRows())
     done = CliRunner().invoke(cli, ["--config", str(tmp_path), "report", "--json"], catch_exceptions=False)
     facts = json.loads(done.stdout)
     assert (facts["patients"], facts["feeds"], facts["store_seq"]) == ({}, [], 0)
