@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import warnings
+import zoneinfo
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -283,11 +284,15 @@ class FeatureStore:
     ) -> ExplanationPage:
         """What `explain` says as a page with a timeline: `store.explanation_page(...).save("why.html")`.
 
-        It has the patient's data in it. Raises what `explain` raises.
+        Its instants are told in the time zone of the site's sources; in UTC where they have several. It has the
+        patient's data in it. Raises what `explain` raises.
         """
         explained = self.explain(feature, patient_id, t, site=site, known_as_of=known_as_of, serving=serving)
-        (wanted,) = self._one_feature(feature).features
-        return ExplanationPage(feature, wanted, site or self.sites[0], patient_id, explained)
+        request, one_site = self._one_feature(feature), site or self.sites[0]
+        zones = {source.timezone for source in self.config.sources.values() if source.site == one_site}
+        zone = zoneinfo.ZoneInfo(zones.pop() if len(zones) == 1 else "UTC")
+        of_it = feature, request.features[0], one_site, patient_id, explained
+        return ExplanationPage(*of_it, known=request.locked.known, zone=zone)
 
     def evidence(self) -> list[Evidence]:
         """What the known_at of the warehouse's rows rests on: counts by source, resource type and known_at_source.

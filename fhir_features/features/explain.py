@@ -37,9 +37,10 @@ class Explanation:
     `ties`: how many rows that count were true and known at the same instants as another (TIME rule 5).
 
     `rows`: `part` (which value of the feature, such as `last of loinc:4548-4 within 365d`), resource_type, patient_id
-    (the record that it is of), resource_id, version, state, component, effective_at, known_at, known_to,
-    known_at_source, `source_changed` (a result that it is made from was closed after it was known: TIME rule 16),
-    `number` (in the feature's unit), `text` (the coded value; of other rows their concept or class), `verdict`:
+    (the record that it is of), resource_id, version, state, component, effective_at, `effective_text` (as its source
+    wrote it), known_at, known_to, known_at_source, status, `source_changed` (a result that it is made from was closed
+    after it was known: TIME rule 16), `written` (a result as its source wrote it, with its unit), `number` (in the
+    feature's unit), `text` (the coded value; of other rows their concept or class), `verdict`:
     `counts`, or the rule by which the row was left out; and `decides`: whether the answer rests on it, as that of
     `last` rests on the newest of the rows that count. Instants are UTC microseconds.
     """

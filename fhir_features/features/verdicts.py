@@ -26,6 +26,17 @@ _PATIENT_TEXT = {
 }
 
 
+# What a version says of itself, which its verdict may rest on; and the value of a result as its source wrote it.
+_STATUS = {"conditions": "concat_ws(', ', e.clinical_status, e.verification_status)"}
+_WRITTEN = """nullif(concat_ws(
+    ' ',
+    coalesce(
+      concat(e.value_comparator, format('{:.12g}', e.value_number)), e.value_string, CAST(e.value_boolean AS VARCHAR)
+    ),
+    coalesce(u.unit, u.code)
+  ), '')"""
+
+
 def verdicts(value: Aggregate | PatientFact) -> str:
     """The statement that judges the rows of a value: a row a version (of snapshots, a state), in the order of ties.
 
@@ -122,13 +133,17 @@ def _of_events(value: Aggregate) -> str:
     canonical = f"LEFT JOIN canonical v ON v.code_id = {counting.CONCEPT_OF[table]}\n" if table != "encounters" else ""
     if value.operator == "count_ingredients":
         canonical += "LEFT JOIN ingredients i ON i.code_id = e.code_id\n"
+    if table == "observations":
+        canonical += "LEFT JOIN units u ON u.unit_id = e.unit_id\n"
     return f"""{of_the_person}
 SELECT
   {literal(_TYPE_OF[table])} AS resource_type,
   e.patient_id, e.resource_id, e.version, e.state,
   CAST({"e.component" if table == "observations" else "0"} AS USMALLINT) AS component,
-  e.effective_at, e.known_at, e.known_to, e.known_at_source,
+  e.effective_at, e.effective_text, e.known_at, e.known_to, e.known_at_source,
+  {_STATUS.get(table, "e.status")} AS status,
   {_SOURCE_CHANGED if table == "observations" else "false"} AS source_changed,
+  {_WRITTEN if table == "observations" else "CAST(NULL AS VARCHAR)"} AS written,
   {counting.VALUE if _has_number(value) else "CAST(NULL AS DOUBLE)"} AS number,
   {"v.concept" if canonical else "e.class_code"} AS text,
   {_read(value)} AS read,
@@ -178,8 +193,9 @@ def _of_records(value: PatientFact) -> str:
 SELECT
   'Patient' AS resource_type,
   e.patient_id, e.resource_id, e.version, e.state, CAST(0 AS USMALLINT) AS component,
-  CAST(NULL AS TIMESTAMPTZ) AS effective_at, e.known_at, e.known_to, e.known_at_source,
-  false AS source_changed,
+  CAST(NULL AS TIMESTAMPTZ) AS effective_at, CAST(NULL AS VARCHAR) AS effective_text,
+  e.known_at, e.known_to, e.known_at_source,
+  CAST(NULL AS VARCHAR) AS status, false AS source_changed, CAST(NULL AS VARCHAR) AS written,
   CAST(NULL AS DOUBLE) AS number,
   {_PATIENT_TEXT[value.operator]} AS text,
   e.known_at AS read,

@@ -54,6 +54,8 @@ _UNITS = {
 _COUNT = "{count}"
 # UCUM that nobody says aloud; of a count its name says enough.
 _SPOKEN = {"1": "", "a": "years", "d": "days", _COUNT: ""}
+_SPOKEN |= {"mm[Hg]": "mmHg", "Cel": "°C", "[lb_av]": "lb", "kg/m2": "kg/m²", "mL/min/{1.73_m2}": "mL/min/1.73 m²"}
+_SPOKEN |= {"10*3/uL": "10³/µL", "10*6/uL": "10⁶/µL", "10*9/L": "10⁹/L", "umol/L": "µmol/L", "ug/L": "µg/L"}
 
 
 def in_words(value: Value) -> str:

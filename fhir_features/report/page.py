@@ -62,6 +62,7 @@ def _pages() -> Environment:
         "at": at,
         "behind": behind,
         "hours": hours,
+        "local": local,
         "number": number,
         "percent": charts.percent,
         "short": short,
@@ -71,9 +72,14 @@ def _pages() -> Environment:
     return pages
 
 
+def local(instant: dt.datetime | None, zone: dt.tzinfo) -> str:
+    """An instant in a time zone, to the minute."""
+    return "" if instant is None else f"{instant.astimezone(zone):%Y-%m-%d %H:%M}"
+
+
 def at(instant: dt.datetime | None) -> str:
-    """An instant in UTC to the minute."""
-    return "" if instant is None else f"{instant.astimezone(dt.UTC):%Y-%m-%d %H:%M}"
+    """An instant in UTC, to the minute."""
+    return local(instant, dt.UTC)
 
 
 def behind(instant: dt.datetime | None, newest: dt.datetime | None) -> str:
@@ -95,8 +101,10 @@ def hours(length: float) -> str:
 
 
 def short(value: float | None) -> str:
-    """A number in as few digits as it needs."""
-    return "" if value is None else f"{value:,.6g}"
+    """A number to four digits, or all of those before the point: more say nothing about a patient."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
 
 
 def number(count: Count, fewest: int) -> str:

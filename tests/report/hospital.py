@@ -12,6 +12,7 @@ from fhir_features.normalize import normalize
 from fhir_features.sources import pull
 from fhir_features.store import FeatureStore
 from fhir_features.synthetic import TIME_ZONE, Resource, later, population, write_ndjson
+from fhir_features.synthetic.resources import Code, Measure, laboratory
 
 ROOT = Path(__file__).parents[2]
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -41,6 +42,8 @@ class Hospital:
         }
         news = {name: later(sent, now=NOW + dt.timedelta(days=1)) for name, sent in self.sent.items()}
         _local_codes(self.sent["clinic"])
+        _other_units(self.sent["clinic"])
+        self.sent["clinic"] += _hundred_results(self.sent["clinic"])
         _spoil(self.sent["ward"], number=11)
         _whisper(self.sent["ward"])
         config = ""
@@ -66,6 +69,25 @@ def _local_codes(sent: list[Resource]) -> None:
             each["code"] = {"coding": [{"system": LOCAL, "code": "GLUC", "display": HOSTILE}], "text": CANARY}
         if each["id"].endswith("-weight"):
             each["code"] = {"text": f"weight of {CANARY}"}
+
+
+def _other_units(sent: list[Resource]) -> None:
+    """Let the last patient's glucoses be in mmol/L."""
+    for each in sent:
+        if each["id"].startswith(f"patient-{SOUTH:03d}-") and each["id"].endswith("-glucose"):
+            each["valueQuantity"] |= {"value": 5.5, "unit": "mmol/L", "code": "mmol/L"}
+
+
+def _hundred_results(sent: list[Resource]) -> list[Resource]:
+    """A hundred sodiums of the last patient, one every three hours."""
+    (visit, *_) = [each for each in sent if each["id"].startswith(f"patient-{SOUTH:03d}-visit-")]
+    sodium = Measure(Code("loinc", "2951-2", "Sodium [Moles/volume] in Serum or Plasma"), "mmol/L", 0)
+    drawn = [NOW - (number + 1) * dt.timedelta(hours=3) for number in range(100)]
+    issued = [at + dt.timedelta(hours=1) for at in drawn]
+    return [
+        laboratory(f"sodium-{number:03d}", visit, sodium, 130 + number % 20, drawn[number], issued[number])
+        for number in range(100)
+    ]
 
 
 def _spoil(sent: list[Resource], number: int) -> None:

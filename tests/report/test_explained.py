@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from browser import Browser
@@ -14,7 +15,7 @@ from test_in_browser import REACHABLE, check
 
 from fhir_features.cli import cli
 from fhir_features.report import ExplanationPage
-from fhir_features.report.timeline import Lane, Question, Span, close_up, whole_span
+from fhir_features.report.timeline import Lane, Question, Span, axis, close_up, whole_span
 
 HBA1C = "diabetes:hba1c_last_1y"
 DAY = dt.timedelta(days=1)
@@ -34,9 +35,10 @@ def file(page: ExplanationPage, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_each_version_is_in_the_table_with_its_verdict(page: ExplanationPage):
     (part,) = page.parts()
     explained = page.explained.rows.to_pylist()
-    assert [(row.resource_id, row.version, row.verdict) for row in part.rows] == [
+    assert [(row.resource_id, row.version, row.verdict) for row in (*part.rest, *part.rows)] == [
         (row["resource_id"], row["version"], row["verdict"]) for row in explained
     ]
+    assert {row.verdict for row in part.rest} == {"it lies before the window"}
     assert part.verdicts[0] == ("counts", sum(row["verdict"] == "counts" for row in explained))
     corrected, correction = part.rows[-2:]
     assert (corrected.decides, corrected.counts, corrected.closed_at) == (True, True, NOW + DAY)
@@ -53,7 +55,8 @@ def test_the_lag_is_told_in_words(page: ExplanationPage):
 def test_every_lane_leads_to_its_row(page: ExplanationPage):
     html = page.html()
     rows = set(re.findall(r'<tr id="(row-\d+)"', html))
-    assert set(re.findall(r'<a href="#(row-\d+)"', html)) == rows
+    lanes = set(re.findall(r'<a href="#(row-\d+)"', html))
+    assert lanes == {f"row-{row.number}" for row in page.parts()[0].rows} < rows
     assert len(rows) == page.explained.rows.num_rows
 
 
@@ -74,11 +77,76 @@ def test_a_value_of_an_expression_or_of_the_patient_has_a_part_of_its_own(hospit
 def test_of_a_patient_who_is_not_known_it_is_said(hospital: Hospital):
     html = hospital.store.explanation_page(HBA1C, "nobody", NOW, site="north").html()
     assert "The store knew no such patient then" in html
-    assert "No version bears on it" in html
+    assert "Why has <code>diabetes:hba1c_last_1y</code> no value?" in html
+    assert "the store holds nothing of this kind for this patient" in html
+    assert "null" not in html
+
+
+def test_instants_are_those_of_the_clinic_and_dates_as_they_were_written(hospital: Hospital):
+    page = hospital.store.explanation_page("diabetes:t2dm_active", "patient-001", NOW, site="north")
+    (row,) = page.parts()[0].rows
+    (sent,) = [each for each in hospital.sent["ward"] if each["id"] == "patient-001-e11"]
+    assert row.true_text == sent["onsetDateTime"]
+    assert len(row.true_text) == len("2021-04")
+    html = page.html()
+    assert "T = <time>2026-03-01 07:00</time>" in html
+    assert "Times on this page are those of America/New_York" in html
+    recorded = dt.datetime.fromisoformat(sent["recordedDate"])
+    assert f"{recorded:%Y-%m-%d %H:%M}" in html
+
+
+def test_codes_are_named_and_statuses_told(hospital: Hospital):
+    page = hospital.store.explanation_page("diabetes:on_metformin", "patient-001", NOW, site="north")
+    (part,) = page.parts()
+    assert part.title == "active, of orders of metformin [rxnorm:6809] as ingredient"
+    assert {(row.says, row.code) for row in part.rows} == {
+        ("24 HR metformin hydrochloride 500 MG Extended Release Oral Tablet", "rxnorm:860975")
+    }
+    assert ("its status is not that of one in force: completed") in dict(part.verdicts)
+    assert {row.version for row in part.rows} == {"1, as it was at first", "1"}
+    glucose = hospital.store.explanation_page("labs:glucose_last_1y", "patient-001", NOW + DAY, site="north")
+    assert "Newest glucose of the last year" in glucose.html()
+    assert dict(glucose.parts()[0].verdicts)["its status does not count: entered-in-error"] == 1
+    visits = hospital.store.explanation_page("utilization:ambulatory_visits_1y", "patient-001", NOW, site="north")
+    assert {(row.says, row.code) for row in visits.parts()[0].rows} == {("ambulatory", "AMB")}
+
+
+def test_a_value_of_another_unit_is_told_as_it_was_written(hospital: Hospital):
+    page = hospital.store.explanation_page("labs:glucose_last_1y", "patient-010", NOW, site=HOSTILE)
+    (part,) = page.parts()
+    assert {(row.says, row.written) for row in part.rows if row.counts} == {("99.09 mg/dL", "5.5 mmol/L")}
+    assert page.explained.answer == pytest.approx(99.09, abs=0.01)
+
+
+def test_many_values_are_drawn_as_values_and_the_nearest_as_lanes(hospital: Hospital):
+    page = hospital.store.explanation_page("labs:sodium_last_1y", "patient-010", NOW, site=HOSTILE)
+    (part,) = page.parts()
+    assert (len(part.rows), len(part.rest)) == (40, 63)  # three of a code of the site's own, which might be meant
+    assert part.values is not None
+    assert "100 between 130 mmol/L and 149 mmol/L, 100 of which count" in part.values
+    assert part.values.count("<circle") == 100
+    assert page.html().count('<tr id="row-') == 103
+
+
+@pytest.mark.parametrize(
+    ("length", "names"),
+    [
+        (dt.timedelta(hours=5), ["01 Mar 07:00", "01 Mar 08:00", "01 Mar 09:00", "01 Mar 10:00", "01 Mar 11:00"]),
+        (20 * DAY, ["08 Mar 2026", "15 Mar 2026"]),
+        (200 * DAY, ["Apr 2026", "May 2026", "Jun 2026", "Jul 2026", "Aug 2026", "Sep 2026"]),
+        (4000 * DAY, ["2028", "2030", "2032", "2034", "2036"]),
+    ],
+)
+def test_the_axis_has_even_times_of_the_clinic(length: dt.timedelta, names: list[str]):
+    """Mornings are those of New York, before and after its clocks change on 8 March 2026."""
+    drawn = axis(
+        Span(NOW - dt.timedelta(minutes=30), NOW + length - dt.timedelta(minutes=31)), 100, ZoneInfo("America/New_York")
+    )
+    assert re.findall(r">([^<>]+)</text>", "".join(drawn)) == names
 
 
 def lane(true_at: dt.datetime, known_at: dt.datetime, *, decides: bool = False) -> Lane:
-    return Lane(1, "7 %", true_at, known_at, None, decides, decides, "counts")
+    return Lane(1, "7 %", true_at, known_at, None, decides, decides, "counts", "7 %: counts")
 
 
 def test_the_drawn_time_is_the_window_and_what_comes_soon_after():
@@ -136,4 +204,5 @@ def test_a_lane_is_reached_by_keyboard_and_leads_to_its_row(browser: Browser, fi
         reached.append(shown.evaluate(f"{REACHABLE}.indexOf(document.activeElement)"))
     assert reached == list(range(number))
     shown.evaluate("document.querySelector('.timeline a').dispatchEvent(new MouseEvent('click', {cancelable: true}))")
-    assert shown.evaluate("document.querySelector('tr:target').id") == "row-1"
+    first = shown.evaluate("document.querySelector('.timeline a').getAttribute('href')")
+    assert "#" + shown.evaluate("document.querySelector('tr:target').id") == first
