@@ -47,40 +47,44 @@ def text(x: float, y: float, said: str, **attributes: object) -> Markup:
 
 
 def share_bar(part: float | None) -> Markup:
-    """A bar that fills a share of its length, to stand beside its number; of an unknown share it stays empty."""
+    """A bar that fills a share of its length, to stand beside its number; of one that is not told it is hollow."""
+    if part is None:
+        return picture(
+            100, 8, None, element("rect", x=0.5, y=0.5, width=99, height=7, rx=2, class_="few"), class_="bar"
+        )
     track = element("rect", width=100, height=8, rx=2, class_="track")
     filled = element("rect", width=100 * part, height=8, rx=2, class_="fill") if part else ""
     return picture(100, 8, None, track, filled, class_="bar")
 
 
-def columns(bins: Sequence[Bin], says: str, *, fewest: int) -> Markup:
+def columns(bins: Sequence[Bin], says: str, *, untold: str) -> Markup:
     """Columns over time or over numbers in equal steps, with the highest count and the first and last label beside."""
-    width, height, left, top, bottom = 360.0, 120.0, 38.0, 8.0, 18.0
+    width, height, left, top, bottom = 360.0, 128.0, 48.0, 8.0, 22.0
     highest = _highest(bins)
     step = (width - left - 4) / max(len(bins), 1)
     floor = height - bottom
     parts = [
         element("line", x1=left, x2=width - 4, y1=floor, y2=floor, class_="axis"),
         element("line", x1=left, x2=width - 4, y1=top, y2=top, class_="grid"),
-        text(left - 5, top + 4, f"{highest:,}" if highest else "", text_anchor="end"),
+        text(left - 5, top + 5, f"{highest:,}" if highest else "", text_anchor="end"),
         text(left - 5, floor + 3, "0", text_anchor="end"),
     ]
-    parts += _column_marks(bins, left, step, floor, floor - top, fewest)
+    parts += _column_marks(bins, left, step, floor, floor - top, untold)
     if bins:
         parts.append(text(left, height - 5, bins[0].label))
         parts.append(text(width - 4, height - 5, bins[-1].label, text_anchor="end"))
-    return picture(width, height, says, *parts)
+    return picture(width, height, _seen(bins, says), *parts)
 
 
-def small_columns(bins: Sequence[Bin], says: str, *, fewest: int) -> Markup:
+def small_columns(bins: Sequence[Bin], says: str, *, untold: str) -> Markup:
     """Columns with no more than their ends beneath, to stand in a row of a table."""
     step = 160 / max(len(bins), 1)
-    ends = (bins[0].label.split(" to ")[0], bins[-1].label.split(" to ")[-1])
+    ends = (_end(bins[0].label, 0), _end(bins[-1].label, -1))
     return picture(
         160,
         48,
-        says,
-        *_column_marks(bins, 0, step, 34, 32, fewest),
+        _seen(bins, says),
+        *_column_marks(bins, 0, step, 34, 32, untold),
         element("line", x1=0, x2=160, y1=34.5, y2=34.5, class_="axis"),
         text(0, 46, ends[0], class_="quiet"),
         text(160, 46, ends[1], class_="quiet", text_anchor="end") if len(bins) > 1 else "",
@@ -88,9 +92,9 @@ def small_columns(bins: Sequence[Bin], says: str, *, fewest: int) -> Markup:
     )
 
 
-def rows(bins: Sequence[Bin], says: str, *, total: Count, fewest: int, marked_from: int) -> Markup:
+def rows(bins: Sequence[Bin], says: str, *, total: Count, untold: str, marked_from: int) -> Markup:
     """A bar a row with its label before and its share of `total` behind; from `marked_from` on in another colour."""
-    width, left, right, each = 360.0, 112.0, 46.0, 17.0
+    width, left, right, each = 360.0, 124.0, 54.0, 18.0
     height = each * len(bins) + 2
     highest = _highest(bins)
     parts: list[Markup] = []
@@ -100,14 +104,14 @@ def rows(bins: Sequence[Bin], says: str, *, total: Count, fewest: int, marked_fr
         room = width - left - right
         kind = "late" if number >= marked_from else "fill"
         if bin_.count is None:
-            parts.append(_mark(left, y + 3, room * _HOLLOW, each - 6, "few", f"{bin_.label}: fewer than {fewest}"))
-            parts.append(text(left + room * _HOLLOW + 5, y + 12, f"<{fewest}", class_="quiet"))
+            parts.append(_mark(left, y + 3, room * _HOLLOW, each - 6, "few", f"{bin_.label}: {untold}"))
+            parts.append(text(left + room * _HOLLOW + 5, y + 12, untold, class_="quiet"))
         elif bin_.count:
             length = room * bin_.count / highest
             parts.append(_mark(left, y + 3, length, each - 6, kind, f"{bin_.label}: {bin_.count:,}"))
             parts.append(text(left + length + 5, y + 12, percent(bin_.count / total) if total else ""))
     parts.append(element("line", x1=left, x2=left, y1=0, y2=height, class_="axis"))
-    return picture(width, height, says, *parts)
+    return picture(width, height, _seen(bins, says), *parts)
 
 
 def percent(share: float | None) -> str:
@@ -122,7 +126,7 @@ def percent(share: float | None) -> str:
 
 
 def _column_marks(
-    bins: Sequence[Bin], left: float, step: float, floor: float, room: float, fewest: int
+    bins: Sequence[Bin], left: float, step: float, floor: float, room: float, untold: str
 ) -> list[Markup]:
     highest = _highest(bins)
     gap = min(1.0, step * 0.15)
@@ -131,7 +135,7 @@ def _column_marks(
         x, wide = left + number * step + gap / 2, step - gap
         if bin_.count is None:
             tall = room * _HOLLOW + 1
-            marks.append(_mark(x, floor - tall, wide, tall, "few", f"{bin_.label}: fewer than {fewest}"))
+            marks.append(_mark(x, floor - tall, wide, tall, "few", f"{bin_.label}: {untold}"))
         elif bin_.count:
             tall = max(room * bin_.count / highest, 1)
             marks.append(_mark(x, floor - tall, wide, tall, "fill", f"{bin_.label}: {bin_.count:,}"))
@@ -140,6 +144,19 @@ def _column_marks(
 
 def _mark(x: float, y: float, width: float, height: float, class_: str, says: str) -> Markup:
     return element("rect", element("title", says), x=x, y=y, width=width, height=height, class_=class_)
+
+
+def _seen(bins: Sequence[Bin], says: str) -> str:
+    """What a chart shows, in words: what it is of, and its highest column."""
+    highest = max(bins, key=lambda bin_: bin_.count or 0, default=None)
+    if highest is None or not highest.count:
+        return f"{says}; nothing that may be told"
+    return f"{says}; the most, {highest.count:,}, {highest.label}"
+
+
+def _end(label: str, which: int) -> str:
+    """One end of a column's label, so short that both stand beneath a small chart."""
+    return label.split(" to ")[which].replace("below ", "<").replace(" and above", "+")
 
 
 def _highest(bins: Sequence[Bin]) -> int:

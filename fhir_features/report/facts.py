@@ -178,9 +178,11 @@ class Values:
 
 @dataclass(frozen=True)
 class FeatureFacts:
-    """A feature: its name, what it is in words, its UCUM unit, the kind of its answers, and those at each site."""
+    """A feature: its name, what it is in the words of who wrote it and in those of its definition, its UCUM unit, the
+    kind of its answers, and those at each site."""
 
     name: str
+    description: str
     definition: str
     unit: str | None
     kind: str

@@ -71,6 +71,7 @@ def feature_facts(
     return tuple(
         FeatureFacts(
             feature.name,
+            feature.description,
             in_words(feature.value),
             unit_of(feature.value),
             kind_of(feature.value),

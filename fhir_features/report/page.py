@@ -64,6 +64,7 @@ def _pages() -> Environment:
         "hours": hours,
         "local": local,
         "number": number,
+        "versions": versions,
         "percent": charts.percent,
         "short": short,
         "unit": unit_in_words,
@@ -110,3 +111,8 @@ def short(value: float | None) -> str:
 def number(count: Count, fewest: int) -> str:
     """A count as it may be told."""
     return f"<{fewest}" if count is None else f"{count:,}"
+
+
+def versions(count: Count) -> str:
+    """A count of versions as it may be told: one that is not can be of few patients, or give such a one away."""
+    return "not told" if count is None else f"{count:,}"

@@ -162,7 +162,8 @@ def _lane(lane: Lane, y: float, span: Span) -> Markup:
     ]
     if lane.known_at <= span.last:
         wide = max(closed - known, 1.5)
-        parts.append(element("rect", x=known, y=middle - 3, width=wide, height=6, class_="believed"))
+        thick = 8 if lane.counts else 4  # Green and grey are one to who does not see green.
+        parts.append(element("rect", x=known, y=middle - thick / 2, width=wide, height=thick, class_="believed"))
     if lane.true_at < span.first:
         parts.append(text(LEFT, middle + 4, "‹", class_="beyond"))
     if lane.known_at > span.last:

@@ -30,11 +30,12 @@ class Mark:
 
 def values(marks: Sequence[Mark], asked: Question, span: Span, says: str, zone: dt.tzinfo) -> Markup:
     """The drawing: a filled mark counts, a hollow one does not, on a starred one the answer rests."""
-    floor, ceiling = _HEIGHT - 12, TOP + 8
+    floor, ceiling = _HEIGHT - 12, TOP + 18
     shown = [mark for mark in marks if span.holds(mark.true_at)]
     low, high = (best(shown, key=lambda mark: mark.number) for best in (min, max))
     spread = (high.number - low.number) or 1.0
     parts = [*window(asked, span, floor), *axis(span, floor, zone)]
+    is_starred = sum(mark.decides for mark in shown) < sum(mark.counts for mark in shown)
     for mark, y in ((high, ceiling), (low, floor - 8)):
         parts.append(text(LEFT - 8, y + 4, mark.says, text_anchor="end"))
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
@@ -42,6 +43,6 @@ def values(marks: Sequence[Mark], asked: Question, span: Span, says: str, zone: 
         x = span.x(mark.true_at)
         y = floor - 8 - (floor - 8 - ceiling) * (mark.number - low.number) / spread
         parts.append(element("circle", cx=x, cy=y, r=3, class_="known" if mark.counts else "true"))
-        if mark.decides and sum(other.decides for other in shown) < len(shown):
+        if mark.decides and is_starred:
             parts.append(text(x, y - 5, "★", text_anchor="middle"))
     return picture(WIDTH, _HEIGHT, says, *parts, *cut_offs(asked, span, floor), class_="chart timeline values")

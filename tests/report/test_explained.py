@@ -195,6 +195,17 @@ def test_the_page_is_quiet_alone_and_readable(browser: Browser, file: Path, dark
     check(browser, file, dark=dark)
 
 
+def test_the_page_of_many_values_is_readable(browser: Browser, hospital: Hospital, tmp_path: Path):
+    page = hospital.store.explanation_page("labs:sodium_last_1y", "patient-010", NOW, site=HOSTILE)
+    check(browser, page.save(tmp_path / "why.html"), dark=False)
+
+
+def test_what_counts_differs_not_by_colour_alone(browser: Browser, file: Path):
+    heights = "kind => [...new Set([...document.querySelectorAll(kind)].map(e => e.getAttribute('height')))]"
+    found = browser.open(file).evaluate(f"['.counts .believed', '.left-out .believed'].map({heights})")
+    assert found == [["8"], ["4"]]
+
+
 def test_a_lane_is_reached_by_keyboard_and_leads_to_its_row(browser: Browser, file: Path):
     shown = browser.open(file)
     number = shown.evaluate(f"{REACHABLE}.length")

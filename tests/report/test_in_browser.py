@@ -45,6 +45,29 @@ UNNAMED = """
 [...document.querySelectorAll('[role=img], [role=region], nav')]
   .filter(e => !(e.ariaLabel || e.ariaLabelledByElements)).map(e => e.outerHTML.slice(0, 200))
 """
+# Texts of one drawing that lie on each other, beyond the edges of their letters.
+OVERLAPPING = """
+[...document.querySelectorAll("svg")].flatMap(svg => {
+  const texts = [...svg.querySelectorAll("text")].filter(e => e.textContent.trim() && e.textContent !== "★");
+  const boxes = texts.map(e => e.getBoundingClientRect());
+  return texts.flatMap((e, i) => texts.slice(i + 1).flatMap((other, j) => {
+    const [a, b] = [boxes[i], boxes[i + 1 + j]];
+    const across = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const down = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    return across > 1 && down > 4 ? [[e.textContent, other.textContent]] : [];
+  }));
+})
+"""
+# Texts that reach out of their drawing, where they are cut off.
+CUT_OFF = """
+[...document.querySelectorAll("svg")].flatMap(svg => {
+  const edge = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll("text")].filter(e => {
+    const box = e.getBoundingClientRect();
+    return box.width && (box.left < edge.left - 1 || box.right > edge.right + 1);
+  }).map(e => e.textContent);
+})
+"""
 HEADINGS = "[...document.querySelectorAll('h1, h2, h3, h4')].map(e => Number(e.tagName[1]))"
 SHOWN = "[...document.querySelectorAll('nav, details')].filter(e => getComputedStyle(e).display !== 'none').length"
 
@@ -62,6 +85,9 @@ def check(browser: Browser, file: Path, *, dark: bool) -> Page:
     assert page.evaluate("window.hacked") is None
     assert page.evaluate(UNREADABLE) == []
     assert page.evaluate(UNNAMED) == []
+    assert page.evaluate(OVERLAPPING) == []
+    assert page.evaluate(CUT_OFF) == []
+    assert page.evaluate("['header', 'main'].map(e => document.querySelectorAll(e).length)") == [1, 1]
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(255, 255, 255)") is not dark
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -75,6 +101,11 @@ def check(browser: Browser, file: Path, *, dark: bool) -> Page:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_report_is_quiet_alone_and_readable(browser: Browser, report: Path, dark: bool):
     check(browser, report, dark=dark)
+
+
+def test_the_report_with_every_count_is_readable(browser: Browser, hospital: Hospital, tmp_path: Path):
+    page = check(browser, hospital.store.report(suppress_below=0).save(tmp_path / "report.html"), dark=False)
+    assert page.evaluate("document.querySelectorAll('.small').length") > 20
 
 
 def test_everything_is_reached_by_keyboard(browser: Browser, report: Path):
@@ -92,6 +123,24 @@ def test_everything_is_reached_by_keyboard(browser: Browser, report: Path):
 def test_a_phone_shows_all_of_it(browser: Browser, report: Path):
     page = browser.open(report, width=380)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_what_a_table_is_of_can_be_read_on_a_phone_without_moving_it(browser: Browser, report: Path):
+    page = browser.open(report, width=380)
+    outside = "e => e.getBoundingClientRect().width && e.getBoundingClientRect().right > innerWidth"
+    assert page.evaluate(f"[...document.querySelectorAll('caption > span, tr.of div')].filter({outside}).length") == 0
+    assert page.evaluate("document.querySelectorAll('tr.of div').length") > 40
+
+
+def test_a_chart_says_what_is_seen_in_it(browser: Browser, report: Path):
+    says = browser.open(report).evaluate("[...document.querySelectorAll('[role=img]')].map(e => e.ariaLabel)")
+    assert len(says) > 10
+    assert all("; the most, " in each or each.endswith("; nothing that may be told") for each in says)
+
+
+def test_nothing_empty_can_be_opened(browser: Browser, report: Path):
+    opened = "[...document.querySelectorAll('details')].filter(e => !e.querySelector('tbody tr')).length"
+    assert browser.open(report).evaluate(opened) == 0
 
 
 def test_what_was_opened_is_printed_and_nothing_to_click_on(browser: Browser, report: Path):

@@ -20,6 +20,8 @@ from fhir_features.cli import cli
 from fhir_features.errors import UsageError
 from fhir_features.lake import writing
 from fhir_features.report import Report
+from fhir_features.report.charts import small_columns
+from fhir_features.report.facts import Bin
 from fhir_features.store import FeatureStore
 
 
@@ -129,6 +131,8 @@ def test_features_are_answered_as_a_training_set_is(hospital: Hospital, exact: R
     north = next(each for each in sex.sites if each.site == "north")
     assert {bin_.label: bin_.count for bin_ in north.bins} == dict(answers["sex"].value_counts().iter_rows())
     hba1c = diabetes.features[0]
+    newest = next(each for each in views["vitals"].features if each.name == "systolic_last_1y")
+    assert newest.description == "Newest systolic blood pressure of the last year"
     assert (hba1c.definition, hba1c.unit) == ("last, within 365d, of results of loinc:4548-4 in %", "%")
 
 
@@ -236,6 +240,14 @@ class Elements(HTMLParser):
         self.names.add(tag)
         self.attributes |= {name for name, _ in attrs}
         self.addresses |= {value or "" for name, value in attrs if name == "href"}
+
+
+def test_the_ends_of_a_small_chart_are_short():
+    bins = (Bin("below -0.002", None, 10), Bin("-0.002 to 0.003", -0.002, 40), Bin("0.003 and above", 0.003, None))
+    drawn = small_columns(bins, "Patients by slope", untold="fewer than 10")
+    assert re.findall(r">([^<>]+)</text>", drawn) == ["&lt;-0.002", "0.003+"]
+    assert 'aria-label="Patients by slope; the most, 40, -0.002 to 0.003"' in drawn
+    assert "0.003 and above: fewer than 10" in drawn
 
 
 def test_a_store_that_knows_nothing_yet_has_a_page(told: Report):
