@@ -31,7 +31,9 @@ _STATUS = {"conditions": "concat_ws(', ', e.clinical_status, e.verification_stat
 _WRITTEN = """nullif(concat_ws(
     ' ',
     coalesce(
-      concat(e.value_comparator, format('{:.12g}', e.value_number)), e.value_string, CAST(e.value_boolean AS VARCHAR)
+      coalesce(e.value_comparator, '') || format('{:.12g}', e.value_number),
+      e.value_string,
+      CAST(e.value_boolean AS VARCHAR)
     ),
     coalesce(u.unit, u.code)
   ), '')"""

@@ -168,7 +168,7 @@ class ExplanationPage:
             row["known_at_source"].replace("_", " "),
             row["resource_type"],
             row["resource_id"],
-            f"{row['version']}{', as it was at first' if row['state'] == 0 else ''}",
+            _version(row["version"], row["state"]),
             row["patient_id"] if row["patient_id"] != self.patient_id else None,
         )
 
@@ -242,6 +242,13 @@ def _value(value: Any, unit: str | None) -> str:
     if isinstance(value, int | float):
         return f"{short(float(value))} {unit_in_words(unit)}".rstrip()
     return str(value)
+
+
+def _version(version: str, state: int) -> str:
+    # What stands behind "~" tells versions of one number, or of none, apart, and says nothing to anybody.
+    number = version.split("~")[0]
+    said = f"version {number}" if number else "no version number"
+    return f"{said}, as it was at first" if state == 0 else said
 
 
 def _is_other_number(written: str | None, number: float | None) -> bool:

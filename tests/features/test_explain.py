@@ -83,6 +83,20 @@ def test_an_explanation_shows_its_rows_in_a_notebook_and_none_in_a_log(project: 
     )
 
 
+def test_each_row_says_what_its_source_wrote(project: Any) -> None:
+    rows = rows_of_all_fates()
+    more = {"effective_at": at("2024-03-02"), "effective_text": "2024-03-02"}
+    rows.observation("loinc:4548-4", 0.5, "%", resource_id="limit", value_comparator="<", **more)
+    rows.observation("loinc:4548-4", None, resource_id="words", value_string="not done", **more)
+    project.write(rows)
+    explained = project.store.explain("diabetes:hba1c_last_1y", "p1", at("2024-03-10")).rows.to_pylist()
+    written = {row["resource_id"]: (row["written"], row["status"], row["effective_text"]) for row in explained}
+    assert written["other unit"] == ("7 kg", "final", None)
+    assert written["cancelled"] == ("7 %", "cancelled", None)
+    assert written["limit"] == ("<0.5 %", "final", "2024-03-02")
+    assert written["words"] == ("not done", "final", "2024-03-02")
+
+
 def test_what_was_known_before_is_explained_as_it_was(project: Any) -> None:
     project.write(rows_of_all_fates())
     explained = project.store.explain("diabetes:hba1c_last_1y", "p1", at("2024-03-10"), known_as_of=at("2024-03-02"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import re
 from pathlib import Path
@@ -10,10 +11,12 @@ from zoneinfo import ZoneInfo
 import pytest
 from browser import Browser
 from click.testing import CliRunner
-from hospital import HOSTILE, NOW, Hospital
+from hospital import CANARY, HOSTILE, NOW, Hospital
 from test_in_browser import REACHABLE, check
 
 from fhir_features.cli import cli
+from fhir_features.features.nodes import Expression, Feature, Number
+from fhir_features.features.terms import ontologies
 from fhir_features.report import ExplanationPage
 from fhir_features.report.timeline import Lane, Question, Span, axis, close_up, whole_span
 
@@ -36,7 +39,7 @@ def test_each_version_is_in_the_table_with_its_verdict(page: ExplanationPage):
     (part,) = page.parts()
     explained = page.explained.rows.to_pylist()
     assert [(row.resource_id, row.version, row.verdict) for row in (*part.rest, *part.rows)] == [
-        (row["resource_id"], row["version"], row["verdict"]) for row in explained
+        (row["resource_id"], f"version {row['version']}", row["verdict"]) for row in explained
     ]
     assert {row.verdict for row in part.rest} == {"it lies before the window"}
     assert part.verdicts[0] == ("counts", sum(row["verdict"] == "counts" for row in explained))
@@ -103,7 +106,7 @@ def test_codes_are_named_and_statuses_told(hospital: Hospital):
         ("24 HR metformin hydrochloride 500 MG Extended Release Oral Tablet", "rxnorm:860975")
     }
     assert ("its status is not that of one in force: completed") in dict(part.verdicts)
-    assert {row.version for row in part.rows} == {"1, as it was at first", "1"}
+    assert {row.version for row in part.rows} == {"version 1, as it was at first", "version 1"}
     glucose = hospital.store.explanation_page("labs:glucose_last_1y", "patient-001", NOW + DAY, site="north")
     assert "Newest glucose of the last year" in glucose.html()
     assert dict(glucose.parts()[0].verdicts)["its status does not count: entered-in-error"] == 1
@@ -116,6 +119,33 @@ def test_a_value_of_another_unit_is_told_as_it_was_written(hospital: Hospital):
     (part,) = page.parts()
     assert {(row.says, row.written) for row in part.rows if row.counts} == {("99.09 mg/dL", "5.5 mmol/L")}
     assert page.explained.answer == pytest.approx(99.09, abs=0.01)
+
+
+def test_what_is_no_number_is_told_as_it_was_written(hospital: Hospital):
+    at = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+    page = hospital.store.explanation_page("vitals:weight_change_180d", "patient-002", at, site="north")
+    (part,) = page.parts()
+    told = {row.says: row.verdict for row in (*part.rows, *part.rest)}
+    assert told[f"{CANARY} was weighed"] == "its result is no number"
+    assert "It is made like this" not in page.html()
+
+
+def test_what_stands_for_a_version_number_is_not_told(page: ExplanationPage):
+    rows = page.explained.rows
+    for version, told in (("~1700000000000000~42", "no version number"), ("3~1700000000000000~42", "version 3")):
+        place = rows.column_names.index("version")
+        named = rows.set_column(place, "version", [[version] * rows.num_rows])
+        made = dataclasses.replace(page, explained=dataclasses.replace(page.explained, rows=named))
+        assert {row.version for row in made.parts()[0].rows} == {told}
+
+
+def test_a_comparison_is_told_with_its_limit(hospital: Hospital):
+    (hba1c, *_) = [each for each in hospital.store.views["diabetes"].features if each.name == "hba1c_last_1y"]
+    explained = hospital.store.explain(HBA1C, "patient-001", NOW, site="north")
+    high = Feature(name="high", value=Expression(operator="greater", arguments=(hba1c.value, Number(number=6.5))))
+    page = ExplanationPage("v:high", high, "north", "patient-001", explained, ontologies(), dt.UTC)
+    assert "It is made like this: (last, within 365d, of results of Hemoglobin A1c" in page.html()
+    assert "&gt; (6.5)" in page.html()
 
 
 def test_many_values_are_drawn_as_values_and_the_nearest_as_lanes(hospital: Hospital):
