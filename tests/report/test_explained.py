@@ -12,7 +12,7 @@ import pytest
 from browser import Browser
 from click.testing import CliRunner
 from hospital import CANARY, HOSTILE, NOW, Hospital
-from test_in_browser import REACHABLE, check
+from test_in_browser import REACHABLE, check, is_within_a_printed_page
 
 from fhir_features.cli import cli
 from fhir_features.features.nodes import Expression, Feature, Number
@@ -228,6 +228,7 @@ def test_the_page_is_quiet_alone_and_readable(browser: Browser, file: Path, dark
 def test_the_page_of_many_values_is_readable(browser: Browser, hospital: Hospital, tmp_path: Path):
     page = hospital.store.explanation_page("labs:sodium_last_1y", "patient-010", NOW, site=HOSTILE)
     check(browser, page.save(tmp_path / "why.html"), dark=False)
+    assert is_within_a_printed_page(browser, tmp_path / "why.html")
 
 
 def test_what_counts_differs_not_by_colour_alone(browser: Browser, file: Path):

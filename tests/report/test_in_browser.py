@@ -159,3 +159,16 @@ def test_even_what_would_slip_through_can_do_nothing(browser: Browser, report: P
     assert page.evaluate("window.hacked") is None
     assert page.evaluate("getComputedStyle(document.body).display") == "block"
     assert len(page.console) == 3  # each was refused, and it was said
+
+
+def is_within_a_printed_page(browser: Browser, file: Path) -> bool:
+    """Whether nothing on a page is wider than a sheet of A4 with margins of a centimetre."""
+    page = browser.open(file, width=718)
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    page.call("Emulation.setEmulatedMedia", media="print")
+    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
+def test_a_printed_report_is_not_cut_off(browser: Browser, hospital: Hospital, report: Path, tmp_path: Path):
+    assert is_within_a_printed_page(browser, report)
+    assert is_within_a_printed_page(browser, hospital.store.report(suppress_below=0).save(tmp_path / "report.html"))
