@@ -15,7 +15,8 @@ import duckdb
 from fhir_features.config import Source
 from fhir_features.lake import literal
 from fhir_features.normalize.policies import HAVE_CATEGORIES, SERVER_AT
-from fhir_features.normalize.staging import has_rows, staged
+from fhir_features.normalize.run_tables import RunTables
+from fhir_features.normalize.staging import staged
 from fhir_features.times import duration_us
 
 
@@ -248,14 +249,14 @@ JOIN policies p ON p.resource_type = v.resource_type AND p.categories = []
 LEFT JOIN normalized c USING (row_no)"""
 
 
-def read_clocks(con: duckdb.DuckDBPyConnection, source: Source) -> None:
+def read_clocks(con: duckdb.DuckDBPyConnection, tables: RunTables, source: Source) -> None:
     """Make `clocks` and `version_clocks` for all new versions of the open slice, by the `policies` of its run."""
     con.execute(
         "CREATE TEMP TABLE clocks (row_no BIGINT, state UTINYINT, known_at TIMESTAMPTZ, known_at_source VARCHAR)"
     )
     lags = {"bedside_lag": _lag(source.bedside_lag), "coding_lag": _lag(source.coding_lag)}
     for resource_type, clock in CLOCKS.items():
-        if has_rows(con, resource_type):
+        if tables.has_rows(staged(resource_type)):
             con.execute(_known_sql(resource_type, clock, lags, _elsewhere(source)))
     con.execute(_VERSION_CLOCKS)
 

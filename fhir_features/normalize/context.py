@@ -11,7 +11,7 @@ import duckdb
 
 from fhir_features.lake import EVENT_TABLES, literal
 from fhir_features.normalize.run_tables import RunTables
-from fhir_features.normalize.staging import has_rows, staged
+from fhir_features.normalize.staging import staged
 from fhir_features.sources import LandedRun
 
 # What conditions take from a table of events by an id of theirs, each column by what it is staged as.
@@ -167,13 +167,13 @@ def gather_context(tables: RunTables, run: LandedRun, until: int | None = None) 
     tables.keep("told_provenances", _PROVENANCES.format(**given))
 
 
-def create_context(con: duckdb.DuckDBPyConnection) -> None:
+def create_context(con: duckdb.DuckDBPyConnection, tables: RunTables) -> None:
     """Make `patients_of_conditions` and `encounters_of_conditions`, `report_issues` for results, and `provenance_dates`
     for whatever Provenances are about, of the open slice."""
-    if has_rows(con, "Condition"):
+    if tables.has_rows(staged("Condition")):
         for name, _, key, columns in _OF_CONDITIONS:
             latest_told = ", ".join(f"arg_max_null({column}, latest) AS {column}" for column in columns)
             con.execute(_LATEST_OF.format(name=name, key=key, latest_told=latest_told))
-    if has_rows(con, "Observation"):
+    if tables.has_rows(staged("Observation")):
         con.execute(_REPORT_ISSUES)
     con.execute(_PROVENANCE_DATES)

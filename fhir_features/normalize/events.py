@@ -11,7 +11,7 @@ import duckdb
 from fhir_features.lake import EVENT_TABLES, bucket_count, identifier, literal
 from fhir_features.lake.schema import CLOSINGS, MEDICATIONS, PROVENANCES, REPORTED_RESULTS, VERSIONS
 from fhir_features.normalize.run_tables import ROWS_AT_ONCE, RunTables
-from fhir_features.normalize.staging import Staging, has_rows, staged
+from fhir_features.normalize.staging import Staging, staged
 from fhir_features.sources import LandedRun
 
 
@@ -142,7 +142,7 @@ FROM new_versions v
 JOIN clocks c USING (row_no)
 ORDER BY row_no""")
     for resource_type, table in EVENT_TABLES.items():
-        if has_rows(con, resource_type):
+        if staging.tables.has_rows(staged(resource_type)):
             buckets = bucket_count(con)
             together = max(1, buckets * ROWS_AT_ONCE // staging.rows[staged(resource_type)])
             staging.tables.put(
@@ -152,7 +152,7 @@ ORDER BY row_no""")
                 parts=buckets // together + 1,
             )
     for resource_type, (table, rows) in _SUPPORTING.items():
-        if has_rows(con, resource_type):
+        if staging.tables.has_rows(staged(resource_type)):
             staging.tables.put(table.name, rows.format(site=literal(run.site)))
     staging.tables.put(VERSIONS.name, _INDEX.format(site=literal(run.site)))
 

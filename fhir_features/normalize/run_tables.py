@@ -37,6 +37,7 @@ class RunTables:
         self._folder = folder
         self._made: set[str] = set()
         self._put: dict[str, list[str]] = {}
+        self._opened: dict[str, list[str]] = {}
         self._written = 0
 
     @property
@@ -49,15 +50,23 @@ class RunTables:
         if self._folder is None:
             self._insert(table, rows)
         else:
-            self._begin(table, rows)
+            self.begin(table, rows)
             self._copy(rows, self._folder / table / f"part={part}" / f"{self._next()}.parquet")
+
+    def begin(self, table: str, rows: str) -> None:
+        """Have a table be there, with the columns that a statement gives, whether or not it ever gets rows."""
+        if self._folder is None:
+            self._insert(table, f"FROM (\n{rows}\n)\nLIMIT 0")
+        elif table not in self._made:
+            self._copy(f"FROM (\n{rows}\n)\nLIMIT 0", self._folder / table / "none.parquet")
+            self._made.add(table)
 
     def divide(self, table: str, rows: str, by: str, parts: int) -> None:
         """Add what a statement gives to the parts of a table that a SQL expression names, of 0 to `parts` - 1."""
         if self._folder is None:
             self._insert(table, rows)
         else:
-            self._begin(table, rows)
+            self.begin(table, rows)
             self._divide(rows, self._folder / table, by, parts)
 
     def keep(self, table: str, rows: str) -> None:
@@ -73,14 +82,21 @@ class RunTables:
         if self._folder is None:
             return
         for table in tables:
-            folder = self._folder / table
-            files = [parquet_in(folder, below=part is None)]
-            if part is not None and (folder / f"part={part}").exists():
-                files.append(parquet_in(folder / f"part={part}"))
-            listed = ", ".join(map(literal, files))
-            self._con.execute(f"""
+            folder, of_part = self._folder / table, self._folder / table / f"part={part}"
+            # Most tables have nothing in most parts.
+            opened = [parquet_in(folder, below=part is None), *([parquet_in(of_part)] if of_part.exists() else [])]
+            if self._opened.get(table) != opened:
+                self._con.execute(f"""
 CREATE OR REPLACE TEMP VIEW {table} AS
-FROM read_parquet([{listed}], hive_partitioning => false)""")
+FROM read_parquet([{", ".join(map(literal, opened))}], hive_partitioning => false)""")
+                self._opened[table] = opened
+
+    def has_rows(self, table: str) -> bool:
+        """Whether the open part of a table has any rows: of what there is nothing, nothing need be looked for."""
+        if self._folder is None:
+            ((found,),) = self._con.execute(f"SELECT EXISTS (FROM {table})").fetchall()
+            return bool(found)
+        return len(self._opened[table]) > 1
 
     @contextmanager
     def of_a_part(self) -> Iterator[None]:
@@ -127,13 +143,6 @@ FROM read_parquet([{listed}], hive_partitioning => false)""")
         into = f"INSERT INTO {table} BY NAME" if table in self._made else f"CREATE TEMP TABLE {table} AS"
         self._con.execute(f"{into}\n{rows}")
         self._made.add(table)
-
-    def _begin(self, table: str, rows: str) -> None:
-        """Have a table in parts be there with its columns, whatever parts of it there are."""
-        assert self._folder is not None
-        if table not in self._made:
-            self._copy(f"FROM (\n{rows}\n)\nLIMIT 0", self._folder / table / "none.parquet")
-            self._made.add(table)
 
     def _divide(self, rows: str, folder: Path, by: str, parts: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)

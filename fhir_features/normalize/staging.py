@@ -98,12 +98,6 @@ LEFT JOIN bad_instants USING (row_no)
 )"""
 
 
-def has_rows(con: duckdb.DuckDBPyConnection, resource_type: str) -> bool:
-    """Whether the open slice has anything of a resource type: of what it has nothing, nothing need be looked for."""
-    row = con.execute(f"SELECT EXISTS (FROM {staged(resource_type)})").fetchone()
-    return bool(row and row[0])
-
-
 class Staging:
     """Takes the batches of a run, one after the other, and stages them, in slices.
 
@@ -223,7 +217,9 @@ WHERE slice = {self.slices} AND bad_path IS NOT NULL""")
         rows = _with_instants(names, instants, odd)
         if table == "staged_versions":
             rows = _VERSIONS.format(rows=rows, slice=self.slices)
-        self.tables.add(table, rows, self.slices)
+        self.tables.begin(table, rows)
+        if self.rows[table] or table == "staged_versions":
+            self.tables.add(table, rows, self.slices)
         self.tables.open((table,), self.slices)
         if instants and table != "staged_versions":
             self._con.execute(f"""

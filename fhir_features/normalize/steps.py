@@ -73,8 +73,8 @@ def derive(
         tables.open(("rows_of_crowded", "new_of_crowded"), slice)
         with tables.of_a_part():
             name_versions(con)
-            create_context(con)
-            read_clocks(con, source)
+            create_context(con, tables)
+            read_clocks(con, tables, source)
             close_revised(tables, run, parts)
             put_rows(con, staging, run, source.timezone)
             find_new(con)
