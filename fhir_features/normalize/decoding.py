@@ -8,6 +8,7 @@ and hold no file; a small one here, since a process takes longer to start than t
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import queue
 import signal
@@ -204,5 +205,9 @@ def serve(chunks: BinaryIO, batches: BinaryIO) -> None:
             answer = _decode(decoder, chunk)
         except Exception as error:
             answer = error
-        pickle.dump(answer, batches, protocol=pickle.HIGHEST_PROTOCOL)
-        batches.flush()
+        try:
+            pickle.dump(answer, batches, protocol=pickle.HIGHEST_PROTOCOL)
+            batches.flush()
+        except BrokenPipeError:
+            # Whoever asked was interrupted; what is left to be written would be a second error at the end.
+            os._exit(0)

@@ -110,6 +110,8 @@ class Staging:
         self._folder = folder
         self._tables: RunTables | None = None
         self._waiting: dict[str, list[pa.Table]] = {}
+        self._waiting_rows: Counter[str] = Counter()
+        self._waiting_bytes = 0
         self._codings: set[CodingRow] = set()
         self._units: set[UnitRow] = set()
         self.received = 0
@@ -130,9 +132,7 @@ class Staging:
         self.ignored.update(batch.ignored)
         self.validated += batch.validated
         self.received += batch.received
-        waiting = list(self._waiting.values())
-        rows = max(sum(map(len, tables)) for tables in waiting)
-        if rows >= ROWS_AT_ONCE or sum(table.nbytes for tables in waiting for table in tables) >= BYTES_AT_ONCE:
+        if max(self._waiting_rows.values()) >= ROWS_AT_ONCE or self._waiting_bytes >= BYTES_AT_ONCE:
             self._stage()
 
     def finish(self) -> None:
@@ -168,12 +168,16 @@ class Staging:
         place = rows.column_names.index("row_no")
         rows = rows.set_column(place, rows.field(place), pc.add(rows.column(place), self.received))
         self._waiting.setdefault(table, []).append(rows)
+        self._waiting_rows[table] += len(rows)
+        self._waiting_bytes += rows.nbytes
         self.rows[table] += len(rows)
 
     def _stage(self) -> None:
         """Stage all rows that wait, as a slice: those of versions last, since an instant may set one aside."""
         rows = {table: pa.concat_tables(waiting) for table, waiting in self._waiting.items()}
         self._waiting.clear()
+        self._waiting_rows.clear()
+        self._waiting_bytes = 0
         if self._tables is None:
             self._tables = RunTables(self._con, self._folder)
             self._create_tables_of_the_run(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,3 +98,13 @@ def test_a_process_that_ended_before_it_was_asked_anything_is_not_missed() -> No
         process.kill()
         process.wait()
     assert process.returncode
+
+
+def test_a_process_whose_answer_nobody_takes_ends_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:
+    with decoding._process(Dialect(), Validation.SAMPLE) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdout.close()
+        pickle.dump([], process.stdin)
+        process.stdin.flush()
+        assert process.wait(30) == 0
+    assert capfd.readouterr().err == ""
