@@ -66,7 +66,7 @@ def list_views(config_path: str, with_earlier: bool, as_json: bool) -> None:
 )
 @click.argument("view", metavar="VIEW[@VERSION]")
 @click.option("--sql", is_flag=True, help="Print the statement that answers the view.")
-@click.option("--json", "as_json", is_flag=True, help="Print the version and the whole definition as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print all of it: {version, name, features, …}.")
 @click.pass_obj
 def show_view(config_path: str, view: str, sql: bool, as_json: bool) -> None:
     """Show the features of a feature view: kind, unit, window, and what each answers."""

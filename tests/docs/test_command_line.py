@@ -68,7 +68,7 @@ def test_each_shell_has_a_script_that_completes(shell: str, monkeypatch: pytest.
 
 
 # Those that print no rows: files that were written, or a document that is JSON by itself.
-WITHOUT_JSON = {"init", "features show", "ontology show"}
+WITHOUT_JSON = {"init", "ontology show"}
 
 
 @pytest.mark.parametrize(("name", "command"), [pytest.param(*each, id=each[0]) for each in leaves()])

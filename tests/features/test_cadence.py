@@ -144,7 +144,7 @@ def test_the_command_asks_with_a_serving(project: Any) -> None:
     pq.write_table(spine("2024-01-05 13:00"), project.folder / "spine.parquet")
     output = project.folder / "out.parquet"
     words = ["--config", str(project.folder), "get", str(project.folder / "spine.parquet")]
-    words += ["--features", "diabetes:hba1c_last_1y", "--output", str(output), "--serving"]
+    words += ["--features", "diabetes:hba1c_last_1y", "--output", str(output), "--json", "--serving"]
     for serving, expected in (("lag 6h", None), ("exact", 7.0), ("daily@02:00 UTC", None)):
         printed = CliRunner().invoke(cli, [*words, serving], catch_exceptions=False).stdout
         assert json.loads(printed)["known_at_source"] == ({} if expected is None else {"issued": 1})

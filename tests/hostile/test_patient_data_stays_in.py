@@ -187,7 +187,7 @@ def test_what_is_written_is_its_owners_alone(told: tuple[Path, dict[str, str], i
 
 def test_a_system_that_few_patients_have_is_not_named() -> None:
     def named(system: str, patients: int) -> str:
-        coverage = Coverage((Covered(system, "north", "Observation", 99, 0, 0.0, patients),), (), ())
+        coverage = Coverage((Covered(system, "north", "Observation", 99, 0, 0.0, patients, 0, 0),), (), ())
         (row,) = mapped(coverage, Disclosure(10))
         return row.system
 

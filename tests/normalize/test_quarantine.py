@@ -155,7 +155,7 @@ LINES = [MIXED, UNSEEN, version(1, **UNREAD), observation("g", **UNREAD, status=
 def command(config: Config, *arguments: str) -> str:
     done = CliRunner().invoke(cli, ["--config", str(config.file), "quarantine", *arguments], catch_exceptions=False)
     assert done.exit_code == 0
-    return done.output
+    return done.stdout
 
 
 def test_the_commands_count_show_and_try_what_is_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
