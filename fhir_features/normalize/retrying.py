@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import duckdb
 
@@ -19,7 +20,7 @@ from fhir_features.normalize.decoding import Line, Rest, decoded_here, lines_of
 from fhir_features.normalize.dialect import dialect_of
 from fhir_features.normalize.quarantine import OPEN, create_run_files, insert_quarantine
 from fhir_features.normalize.rows import RAW_TABLES
-from fhir_features.normalize.run import source_of, without_values
+from fhir_features.normalize.run import source_of, within_memory, without_values
 from fhir_features.normalize.staging import Staging, staged
 from fhir_features.normalize.steps import balance, count, derive, drop_temporary_tables, insert, insert_balance
 from fhir_features.normalize.validation import Validation
@@ -63,7 +64,8 @@ def retry(config: Config, progress: Progress = silent) -> list[RetrySummary]:
                 raise LandingError(f"{'/'.join(key)} is missing from the landing: restore it from a backup")
             run = landed[key]
             with without_values(run):
-                summaries.append(_retry_run(con, config, run, until, ontologies, progress))
+                retried = partial(_retry_run, con, config, run, until, ontologies, progress)
+                summaries.append(within_memory(con, retried))
     return summaries
 
 

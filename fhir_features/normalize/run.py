@@ -6,9 +6,11 @@ and watermarks, and a summary a run whose counts balance: received = normalized 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -37,6 +39,10 @@ from fhir_features.normalize.validation import Validation
 from fhir_features.ontology import Ontologies, load_ontologies
 from fhir_features.sources import LandedRun, Progress, landed_runs, verify_run
 from fhir_features.sources.progress import silent
+
+_T = TypeVar("_T")
+# What DuckDB may hold: the first is enough for a slice, and what does not fit is spilled, but for what is in use.
+_MEMORY = ("100MB", "800MB", "6400MB")
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,6 @@ def normalize_runs(
     validation: Validation = Validation.SAMPLE,
 ) -> list[RunSummary]:
     """Normalize those of the runs that the lake does not have into it, in their order, and resolve the dictionaries."""
-    # Enough for a slice of a run; what does not fit is spilled.
-    con.execute("SET memory_limit = '100MB'")
     ontologies = load_ontologies()
     summaries = []
     done = {tuple(row) for row in con.execute("SELECT source, run_id FROM lake.commits").fetchall()}
@@ -93,12 +97,25 @@ def normalize_runs(
         if (run.source, run.run_id) not in done:
             source = source_of(config, run)
             with without_values(run):
-                summaries.append(_normalize_run(con, run, source, ontologies, validation, progress))
+                summaries.append(
+                    within_memory(con, partial(_normalize_run, con, run, source, ontologies, validation, progress))
+                )
     if unresolved(con, ontologies):
         with commit(con, f"resolve under lock {ontologies.lock_id[:12]}") as store_seq:
             insert_resolution(con, ontologies, store_seq)
             con.execute("INSERT INTO lake.commits (store_seq) VALUES (?)", [store_seq])
     return summaries
+
+
+def within_memory(con: duckdb.DuckDBPyConnection, normalized: Callable[[], _T]) -> _T:
+    """Normalize what comes of a run in the memory that a slice takes; in more, from the beginning, where resources are
+    so large that a few of them do not fit. What was begun is taken back, so that nothing is there twice."""
+    for memory in _MEMORY[:-1]:
+        con.execute(f"SET memory_limit = '{memory}'")
+        with suppress(duckdb.OutOfMemoryException):
+            return normalized()
+    con.execute(f"SET memory_limit = '{_MEMORY[-1]}'")
+    return normalized()
 
 
 @contextmanager
@@ -107,7 +124,6 @@ def without_values(run: LandedRun) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OverflowError) as error:
-        print("DEBUG", error)
         if refusal(error):
             raise
         raise LakeError(

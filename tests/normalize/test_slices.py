@@ -10,8 +10,9 @@ import pytest
 from landing import at, few_rows_at_once, land, observation, rows, warehouse
 
 from fhir_features.config import Config
+from fhir_features.errors import LakeError
 from fhir_features.lake.schema import META, TABLES
-from fhir_features.normalize import decoding, normalize
+from fhir_features.normalize import decoding, normalize, run
 from fhir_features.normalize.validation import Validation
 from fhir_features.synthetic import later, population
 
@@ -77,8 +78,8 @@ def _runs() -> list[list[dict[str, Any]]]:
 def _normalized(folder: Path, runs: list[list[dict[str, Any]]], **source: Any) -> Config:
     folder.mkdir()
     config = warehouse(folder, **source)
-    for run, received in zip(runs, (FIRST, SECOND, THIRD), strict=True):
-        land(config, run, received)
+    for resources, received in zip(runs, (FIRST, SECOND, THIRD), strict=True):
+        land(config, resources, received)
         normalize(config, validation=Validation.ALL)
     return config
 
@@ -91,7 +92,7 @@ def test_a_run_in_slices_leaves_what_it_would_have_left_as_one(
 ) -> None:
     runs = _runs()
     for system in source.get("one_result_by", []):
-        for each in (resource for run in runs for resource in run):
+        for each in (resource for resources in runs for resource in resources):
             if each["id"] in ("several", "panel", "inside"):
                 each["identifier"] = [{"system": system, "value": "order-1"}]
     whole = _normalized(tmp_path / "whole", runs, **source)
@@ -121,3 +122,23 @@ def test_results_of_any_size_are_in_slices_by_their_size(tmp_path: Path, monkeyp
     assert rows(config, "SELECT count(*), count(DISTINCT resource_id) FROM observations") == [(20, 20)]
     data = config.warehouse.path / "lake" / "data" / "main" / "observations"
     assert len(list(data.iterdir())) > 1
+
+
+def test_what_does_not_fit_is_normalized_once_with_more_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = warehouse(tmp_path)
+    land(
+        config,
+        [observation("o1", valueString="x" * 9_000_000, valueQuantity=None), observation("o2")],
+        at("2024-03-20"),
+    )
+    monkeypatch.setattr(run, "_MEMORY", ("8MB", "8MB", "16MB"))
+    with pytest.raises(LakeError, match="OutOfMemoryException"):
+        normalize(config)
+    monkeypatch.setattr(run, "_MEMORY", ("8MB", "800MB", "800MB"))
+    (summary,) = normalize(config)
+    assert (summary.normalized, summary.quarantined, summary.duplicates) == (2, 0, 0)
+    assert rows(config, "SELECT resource_id, length(value_string) FROM observations ORDER BY ALL") == [
+        ("o1", 9_000_000),
+        ("o2", None),
+    ]
+    assert list((config.warehouse.path / "lake").glob("spill-*")) == []
