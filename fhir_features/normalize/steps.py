@@ -51,8 +51,10 @@ SELECT resource_type, outcome, 0, count(*) FROM new_versions GROUP BY ALL"""
 def derive(
     con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, staging: Staging, until: int | None = None
 ) -> None:
-    """Put aside all that follows of what is staged of a run, slice by slice: what needs all versions of
-    a resource, for those that have several, part by part of them.
+    """Put aside all that follows of what is staged of a run.
+
+    What needs all versions of a resource goes through those of resources that have several, part by part of them:
+    first their order, in the end what they close. In between, all versions are dated, slice by slice of the run.
 
     With `until`, the commit that brought the run first, rows of its quarantine are read again: what other resources
     say counts as it stood then.
@@ -72,13 +74,7 @@ def derive(
         staging.open(slice)
         tables.open(("rows_of_crowded", "new_of_crowded"), slice)
         with tables.of_a_part():
-            name_versions(con)
-            create_context(con, tables)
-            read_clocks(con, tables, source)
-            close_revised(tables, run, parts)
-            put_rows(con, staging, run, source.timezone)
-            find_new(con)
-            con.execute(_TALLY)
+            _date(con, run, source, staging, parts)
     if until is not None:
         create_reopened(con, run)
     restated = 0
@@ -87,6 +83,17 @@ def derive(
         with tables.of_a_part():
             restated += restate_versions(con, tables, run, source, restated)
             close_versions(tables, run)
+
+
+def _date(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, staging: Staging, parts: int) -> None:
+    """Find when the new versions of the open slice became known, and put their rows aside."""
+    name_versions(con)
+    create_context(con, staging.tables)
+    read_clocks(con, staging.tables, source)
+    close_revised(staging.tables, run, parts)
+    put_rows(con, staging, run, source.timezone)
+    find_new(con)
+    con.execute(_TALLY)
 
 
 def insert(
