@@ -10,7 +10,7 @@ import duckdb
 
 from fhir_features.lake import EVENT_TABLES, bucket_count, identifier, literal
 from fhir_features.lake.schema import CLOSINGS, MEDICATIONS, PROVENANCES, REPORTED_RESULTS, VERSIONS
-from fhir_features.normalize.run_tables import ROWS_AT_ONCE, RunTables
+from fhir_features.normalize.run_tables import PARTS_AT_ONCE, ROWS_AT_ONCE, RunTables
 from fhir_features.normalize.staging import Staging, staged
 from fhir_features.sources import LandedRun
 
@@ -143,14 +143,11 @@ JOIN clocks c USING (row_no)
 ORDER BY row_no""")
     for resource_type, table in EVENT_TABLES.items():
         if staging.tables.has_rows(staged(resource_type)):
-            buckets = bucket_count(con)
-            together = max(1, buckets * ROWS_AT_ONCE // staging.rows[staged(resource_type)])
-            staging.tables.put(
-                table.name,
-                event_sql(resource_type, run, zone),
-                by=f"bucket // {together}",
-                parts=buckets // together + 1,
-            )
+            rows = event_sql(resource_type, run, zone)
+            buckets, count = bucket_count(con), staging.rows[staged(resource_type)]
+            together = max(-(-buckets // PARTS_AT_ONCE), buckets * ROWS_AT_ONCE // count)
+            parts = -(-buckets // together)
+            staging.tables.put(table.name, rows, by=f"bucket // {together}", parts=parts)
     for resource_type, (table, rows) in _SUPPORTING.items():
         if staging.tables.has_rows(staged(resource_type)):
             staging.tables.put(table.name, rows.format(site=literal(run.site)))

@@ -8,7 +8,7 @@ several versions, which hold all versions of a resource.
 
 from __future__ import annotations
 
-import math
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,15 +16,14 @@ from pathlib import Path
 
 import duckdb
 
-from fhir_features.files import parquet_in
+from fhir_features.files import parquet_at, parquet_in
 from fhir_features.lake import literal
 
 # What is staged, joined or sorted together, whichever comes first.
 ROWS_AT_ONCE = 50_000
 BYTES_AT_ONCE = 32 << 20
-_MUCH_TOO_LARGE = 1.3
 # Each part that is written to has buffers of its own, about a megabyte.
-_PARTS_AT_ONCE = 32
+PARTS_AT_ONCE = 32
 
 _WRITTEN = "FORMAT parquet, COMPRESSION uncompressed"
 
@@ -119,25 +118,31 @@ FROM read_parquet([{", ".join(map(literal, opened))}], hive_partitioning => fals
             self._divide(rows, self._folder / "put" / table, by, parts)
 
     def taken(self, table: str) -> Iterator[str]:
-        """What was put aside for a table of the lake, as relations, one part after the other."""
+        """What was put aside for a table of the lake, as relations: one part after the other, of a part that is too
+        large to be sorted at once some slices after the others."""
         if self._folder is None:
             yield from self._put.get(table, [])
             return
-        for folder in sorted((self._folder / "put" / table).glob("*"), key=_number):
-            for some in self._divided_again(folder):
-                yield _read(some)
+        for folder in sorted((self._folder / "put" / table).glob("*"), key=_numbers):
+            for files in self._together(folder):
+                listed = ", ".join(literal(parquet_at(file.name, folder)) for file in files)
+                yield f"read_parquet([{listed}], hive_partitioning => false)"
             shutil.rmtree(folder)
 
-    def _divided_again(self, folder: Path) -> list[Path]:
-        """The folders of a part that was put aside: it, or if it is too large to be sorted at once, those of it."""
-        ((rows,),) = self._con.execute(f"SELECT count(*) FROM {_read(folder)}").fetchall()
-        size = sum(file.stat().st_size for file in folder.iterdir())
-        too_large = max(rows / ROWS_AT_ONCE, size / BYTES_AT_ONCE)
-        if too_large < _MUCH_TOO_LARGE:
-            return [folder]
-        parts = math.ceil(too_large)
-        self._divide(f"FROM {_read(folder)}", folder, f"hash(resource_id) % {parts}", parts)
-        return sorted((found for found in folder.iterdir() if found.is_dir()), key=_number)
+    def _together(self, folder: Path) -> Iterator[list[Path]]:
+        """The files of a folder, as many together as are sorted at once."""
+        counted = f"SELECT file_name, num_rows FROM parquet_file_metadata({literal(parquet_in(folder))})"
+        rows = {Path(name).name: count for name, count in self._con.execute(counted).fetchall()}
+        together: list[Path] = []
+        row_count = size = 0
+        for file in sorted(folder.iterdir(), key=_numbers):
+            row_count += rows[file.name]
+            size += file.stat().st_size
+            if together and (row_count > ROWS_AT_ONCE or size > BYTES_AT_ONCE):
+                yield together
+                together, row_count, size = [], rows[file.name], file.stat().st_size
+            together.append(file)
+        yield together
 
     def _insert(self, table: str, rows: str) -> None:
         into = f"INSERT INTO {table} BY NAME" if table in self._made else f"CREATE TEMP TABLE {table} AS"
@@ -146,8 +151,8 @@ FROM read_parquet([{", ".join(map(literal, opened))}], hive_partitioning => fals
 
     def _divide(self, rows: str, folder: Path, by: str, parts: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        for first in range(0, parts, _PARTS_AT_ONCE):
-            some = f"\nWHERE part BETWEEN {first} AND {first + _PARTS_AT_ONCE - 1}" if parts > _PARTS_AT_ONCE else ""
+        for first in range(0, parts, PARTS_AT_ONCE):
+            some = f"\nWHERE part BETWEEN {first} AND {first + PARTS_AT_ONCE - 1}" if parts > PARTS_AT_ONCE else ""
             self._con.execute(f"""
 COPY (
 SELECT *, {by} AS part
@@ -170,10 +175,5 @@ FROM (
         return {name for (name,) in found}
 
 
-def _read(folder: Path) -> str:
-    return f"read_parquet({literal(parquet_in(folder))}, hive_partitioning => false)"
-
-
-def _number(folder: Path) -> tuple[str, int]:
-    kind, _, number = folder.name.partition("=")
-    return kind, int(number)
+def _numbers(path: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", path.stem)]
