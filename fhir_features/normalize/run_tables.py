@@ -8,6 +8,7 @@ several versions, which hold all versions of a resource.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -19,8 +20,9 @@ import duckdb
 from fhir_features.files import parquet_at, parquet_in
 from fhir_features.lake import literal
 
-# What is staged, joined or sorted together, whichever comes first.
+# What is staged and joined together, whichever comes first. What is sorted is also held as it is written.
 ROWS_AT_ONCE = 50_000
+ROWS_SORTED = 36_000
 BYTES_AT_ONCE = 32 << 20
 # Each part that is written to has buffers of its own, about a megabyte.
 PARTS_AT_ONCE = 32
@@ -130,19 +132,22 @@ FROM read_parquet([{", ".join(map(literal, opened))}], hive_partitioning => fals
             shutil.rmtree(folder)
 
     def _together(self, folder: Path) -> Iterator[list[Path]]:
-        """The files of a folder, as many together as are sorted at once."""
+        """The files of a folder, as many together as are sorted at once, about equally many each time."""
         counted = f"SELECT file_name, num_rows FROM parquet_file_metadata({literal(parquet_in(folder))})"
         rows = {Path(name).name: count for name, count in self._con.execute(counted).fetchall()}
+        sizes = {file: file.stat().st_size for file in sorted(folder.iterdir(), key=_numbers)}
+        times = max(math.ceil(sum(rows.values()) / ROWS_SORTED), math.ceil(sum(sizes.values()) / BYTES_AT_ONCE))
         together: list[Path] = []
         row_count = size = 0
-        for file in sorted(folder.iterdir(), key=_numbers):
-            row_count += rows[file.name]
-            size += file.stat().st_size
-            if together and (row_count > ROWS_AT_ONCE or size > BYTES_AT_ONCE):
-                yield together
-                together, row_count, size = [], rows[file.name], file.stat().st_size
+        for file in sizes:
             together.append(file)
-        yield together
+            row_count += rows[file.name]
+            size += sizes[file]
+            if row_count * times >= sum(rows.values()) or size * times >= sum(sizes.values()):
+                yield together
+                together, row_count, size = [], 0, 0
+        if together:
+            yield together
 
     def _insert(self, table: str, rows: str) -> None:
         into = f"INSERT INTO {table} BY NAME" if table in self._made else f"CREATE TEMP TABLE {table} AS"
