@@ -42,7 +42,7 @@ from fhir_features.sources.progress import silent
 
 _T = TypeVar("_T")
 # What DuckDB may hold: the first is enough for a slice, and what does not fit is spilled, but for what is in use.
-_MEMORY = ("90MB", "720MB", "5760MB")
+_MEMORY = ("100MB", "800MB", "6400MB")
 
 
 @dataclass(frozen=True)
