@@ -97,7 +97,7 @@ def writing(
             in_use(path, to_remove=to_remove),
             _connected(path) as con,
         ):
-            # A run is staged in memory up to here, and on disk beyond.
+            # Beyond it DuckDB spills; who normalizes sets a limit of its own.
             con.execute("SET memory_limit = '300MB'")
             with _opening(path):
                 attach(con, path, "META_JOURNAL_MODE 'WAL'", catalog=catalog)

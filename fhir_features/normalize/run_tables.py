@@ -56,10 +56,13 @@ class RunTables:
 
     def begin(self, table: str, rows: str) -> None:
         """Have a table be there, with the columns that a statement gives, whether or not it ever gets rows."""
+        if table in self._made:
+            return
+        none = f"FROM (\n{rows}\n)\nLIMIT 0"
         if self._folder is None:
-            self._insert(table, f"FROM (\n{rows}\n)\nLIMIT 0")
-        elif table not in self._made:
-            self._copy(f"FROM (\n{rows}\n)\nLIMIT 0", self._folder / table / "none.parquet")
+            self._insert(table, none)
+        else:
+            self._copy(none, self._folder / table / "none.parquet")
             self._made.add(table)
 
     def divide(self, table: str, rows: str, by: str, parts: int) -> None:

@@ -1,5 +1,5 @@
-"""What follows of staged resources? In go a run as it is staged and the lake; out come the temporary tables of what is
-new, their rows in the lake, and the balance of the run: received = normalized + quarantined + duplicates + ignored."""
+"""What follows of staged resources? In go a run as it is staged and the lake; out come the rows of what is new, put
+aside first and then in the lake, and the balance: received = normalized + quarantined + duplicates + ignored."""
 
 from __future__ import annotations
 
