@@ -94,7 +94,6 @@ def few_rows_at_once(monkeypatch: pytest.MonkeyPatch, rows: int, *, bytes_at_onc
     """Have runs of more than some rows normalized in slices of so many."""
     for module in (run_tables, staging, versions, events):
         monkeypatch.setattr(module, "ROWS_AT_ONCE", rows)
-    monkeypatch.setattr(run_tables, "ROWS_SORTED", rows)
     for module in (run_tables, staging):
         monkeypatch.setattr(module, "BYTES_AT_ONCE", bytes_at_once)
 

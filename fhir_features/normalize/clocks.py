@@ -231,7 +231,7 @@ WHERE two"""
 
 # What was deleted or cannot be read is known by lastUpdated, where that is a clock, else from its receipt.
 _VERSION_CLOCKS = f"""
-CREATE TEMP TABLE version_clocks AS
+CREATE OR REPLACE TEMP TABLE version_clocks AS
 WITH normalized AS (
   SELECT
     row_no,
@@ -252,7 +252,7 @@ LEFT JOIN normalized c USING (row_no)"""
 def read_clocks(con: duckdb.DuckDBPyConnection, tables: RunTables, source: Source) -> None:
     """Make `clocks` and `version_clocks` for all new versions of the open slice, by the `policies` of its run."""
     con.execute(
-        "CREATE TEMP TABLE clocks (row_no BIGINT, state UTINYINT, known_at TIMESTAMPTZ, known_at_source VARCHAR)"
+        "CREATE OR REPLACE TEMP TABLE clocks (row_no BIGINT, state UTINYINT, known_at TIMESTAMPTZ, known_at_source VARCHAR)"
     )
     lags = {"bedside_lag": _lag(source.bedside_lag), "coding_lag": _lag(source.coding_lag)}
     for resource_type, clock in CLOCKS.items():

@@ -54,7 +54,7 @@ JOIN lake.versions v ON v.resource_id = h.{key} AND v.version = h.version
 WHERE v.site = {site} AND v.resource_type = '{resource_type}'"""
 
 _LATEST_OF = """
-CREATE TEMP TABLE {name} AS
+CREATE OR REPLACE TEMP TABLE {name} AS
 SELECT {key}, {latest_told}
 FROM told_{name}
 SEMI JOIN (
@@ -111,7 +111,7 @@ JOIN panels p ON p.panel_id = i.inner_id"""
 
 # When a result was first reported.
 _REPORT_ISSUES = """
-CREATE TEMP TABLE report_issues AS
+CREATE OR REPLACE TEMP TABLE report_issues AS
 SELECT observation_id, min(issued_at) AS issued_at
 FROM told_reports
 SEMI JOIN new_versions v ON v.resource_type = 'Observation' AND v.resource_id = observation_id
@@ -130,7 +130,7 @@ WHERE site = {site} AND {then}"""
 
 # When a resource was first recorded, and first recorded as having come from another system.
 _PROVENANCE_DATES = """
-CREATE TEMP TABLE provenance_dates AS
+CREATE OR REPLACE TEMP TABLE provenance_dates AS
 SELECT
   target_type AS resource_type,
   target_id AS resource_id,

@@ -10,7 +10,7 @@ import duckdb
 
 from fhir_features.lake import EVENT_TABLES, bucket_count, identifier, literal
 from fhir_features.lake.schema import CLOSINGS, MEDICATIONS, PROVENANCES, REPORTED_RESULTS, VERSIONS
-from fhir_features.normalize.run_tables import PARTS_AT_ONCE, ROWS_AT_ONCE, RunTables
+from fhir_features.normalize.run_tables import PARTS_AT_ONCE, ROWS_AT_ONCE, Given, RunTables
 from fhir_features.normalize.staging import Staging, staged
 from fhir_features.sources import LandedRun
 
@@ -94,9 +94,9 @@ LEFT JOIN encounters_of_conditions e ON e.encounter_id = CASE WHEN p.encounter_d
 
 
 _INDEX = """
-SELECT {site} AS site, v.resource_type, v.resource_id, v.version, v.version_no, v.version_id, v.outcome, v.witnessed,
-  v.withdrawn, v.bucket, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number, v.history_place,
-  v.received_at, v.content_hash, v.identity, v.row_no, v.source, v.run_id
+SELECT v.resource_type, v.resource_id, v.version, v.version_no, v.version_id, v.outcome, v.witnessed, v.withdrawn,
+  v.bucket, v.patient_id, k.states, k.known_at, v.last_updated, v.version_number, v.history_place, v.received_at,
+  v.content_hash, v.identity, v.row_no
 FROM new_versions v
 JOIN version_clocks k USING (row_no)"""
 
@@ -105,7 +105,7 @@ _SUPPORTING = {
     "Medication": (
         MEDICATIONS,
         """
-SELECT {site} AS site, v.resource_id, v.version, s.code_id, s.code_text, v.source, v.run_id
+SELECT v.resource_id, v.version, s.code_id, s.code_text
 FROM staged_medications s
 JOIN new_versions v USING (row_no)
 WHERE v.outcome = 'normalized'""",
@@ -113,7 +113,7 @@ WHERE v.outcome = 'normalized'""",
     "DiagnosticReport": (
         REPORTED_RESULTS,
         """
-SELECT {site} AS site, s.observation_id, v.resource_id, v.version, s.issued_last AS issued_at, v.source, v.run_id
+SELECT s.observation_id, v.resource_id, v.version, s.issued_last AS issued_at
 FROM staged_reported_results s
 JOIN new_versions v USING (row_no)
 WHERE v.outcome = 'normalized' AND NOT v.withdrawn AND s.issued_last IS NOT NULL""",
@@ -121,8 +121,7 @@ WHERE v.outcome = 'normalized' AND NOT v.withdrawn AND s.issued_last IS NOT NULL
     "Provenance": (
         PROVENANCES,
         """
-SELECT {site} AS site, s.target_type, s.target_id, v.resource_id, v.version, s.recorded_last AS recorded_at,
-  s.transmitted, v.source, v.run_id
+SELECT s.target_type, s.target_id, v.resource_id, v.version, s.recorded_last AS recorded_at, s.transmitted
 FROM staged_provenances s
 JOIN new_versions v USING (row_no)
 WHERE v.outcome = 'normalized'""",
@@ -136,49 +135,49 @@ def put_rows(con: duckdb.DuckDBPyConnection, staging: Staging, run: LandedRun, z
     Rows of events are wide: they are put aside by buckets, as many together as are sorted at once.
     """
     con.execute("""
-CREATE TEMP TABLE placed AS
+CREATE OR REPLACE TEMP TABLE placed AS
 SELECT v.row_no, v.bucket, v.patient_id, v.resource_id, v.version, v.version_no, c.state, c.known_at, c.known_at_source
 FROM new_versions v
 JOIN clocks c USING (row_no)
-ORDER BY row_no""")
+""")
     for resource_type, table in EVENT_TABLES.items():
         if staging.tables.has_rows(staged(resource_type)):
-            rows = event_sql(resource_type, run, zone)
+            rows = event_sql(resource_type, zone)
             buckets, count = bucket_count(con), staging.rows[staged(resource_type)]
             together = max(-(-buckets // PARTS_AT_ONCE), buckets * ROWS_AT_ONCE // count)
             parts = -(-buckets // together)
-            staging.tables.put(table.name, rows, by=f"bucket // {together}", parts=parts)
+            staging.tables.put(table.name, rows, _given(run), by=f"bucket // {together}", parts=parts)
     for resource_type, (table, rows) in _SUPPORTING.items():
         if staging.tables.has_rows(staged(resource_type)):
-            staging.tables.put(table.name, rows.format(site=literal(run.site)))
-    staging.tables.put(VERSIONS.name, _INDEX.format(site=literal(run.site)))
+            staging.tables.put(table.name, rows, _given(run))
+    staging.tables.put(VERSIONS.name, _INDEX, _given(run))
 
 
 def insert_rows(con: duckdb.DuckDBPyConnection, tables: RunTables, store_seq: int) -> None:
     """Insert what was put aside, each part or group of it sorted, to a file of its own."""
     for table in (*EVENT_TABLES.values(), MEDICATIONS, REPORTED_RESULTS, PROVENANCES, VERSIONS, CLOSINGS):
-        order = ", ".join(identifier(name) for name in table.sort)
-        for rows in tables.taken(table.name):
+        # A run is of one site.
+        order = ", ".join(identifier(name) for name in table.sort if name != "site")
+        for rows, given in tables.taken(table.name):
             con.execute(f"""
 INSERT INTO lake.{table.name} BY NAME
-SELECT *, {store_seq} AS store_seq
-FROM {rows}
-ORDER BY {order}""")
+SELECT {", ".join(("*", *given, f"{store_seq} AS store_seq"))}
+FROM (
+  FROM {rows}
+  ORDER BY {order}
+)""")
 
 
-def event_sql(resource_type: str, run: LandedRun, zone: str) -> str:
-    """The statement that gives the event rows of one resource type, whose wall-clock times are of `zone`; without the
-    commit's number."""
+def _given(run: LandedRun) -> Given:
+    return f"{literal(run.site)} AS site", f"{literal(run.source)} AS source", f"{literal(run.run_id)} AS run_id"
+
+
+def event_sql(resource_type: str, zone: str) -> str:
+    """The statement that gives the event rows of one resource type, whose wall-clock times are of `zone`; without what
+    all rows of a run share."""
     table = EVENT_TABLES[resource_type]
-    expressions = {
-        "site": literal(run.site),
-        "bucket": "v.bucket",
-        "source": literal(run.source),
-        "run_id": literal(run.run_id),
-        **_SHARED,
-        **_EXPRESSIONS[resource_type],
-    }
-    names = [name for name in table.names if name != "store_seq"]
+    expressions = {"bucket": "v.bucket", **_SHARED, **_EXPRESSIONS[resource_type]}
+    names = [name for name in table.names if name not in ("site", "source", "run_id", "store_seq")]
     columns = ",\n  ".join(f"{expressions.get(name, f's.{name}')} AS {identifier(name)}" for name in names)
     columns = columns.replace("{zone}", literal(zone))
     joins = _JOINS.get(resource_type, "")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import duckdb
 
-from fhir_features.lake import identifier
+from fhir_features.lake import identifier, literal
 
 _DAY = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
 _DATE = rf"\d{{4}}|\d{{4}}-(0[1-9]|1[0-2])|{_DAY}"
@@ -44,7 +44,7 @@ WITH written AS MATERIALIZED (
       WHEN regexp_full_match(text, '{_TIME}')
       THEN CASE WHEN contains(text, '.') THEN 'subsecond' WHEN text[17:17] = ':' THEN 'second' ELSE 'minute' END
     END AS precision
-  FROM odd_texts
+  FROM (SELECT DISTINCT text FROM odd_texts)
 ),
 completed AS MATERIALIZED (
   SELECT
@@ -126,23 +126,28 @@ WHERE precision IS NULL"""
 
 def read_odd_texts(
     con: duckdb.DuckDBPyConnection, table: str, columns: Sequence[str], *, zone: str, midnight_is_date: bool
-) -> bool:
-    """Whether any text in some columns is not plain; if so, make the temporary table `instants` of those that are not.
+) -> set[str]:
+    """Which of some columns have a text that is not plain; if any, make the temporary table `instants` of such texts.
 
     `instants` is (text, precision, day, first_at, last_at), what is null where a text cannot be read. `zone` is the
     time zone of texts without an offset. The connection must be in UTC.
     """
-    texts = "\nUNION ALL\n".join(f"SELECT {identifier(column)} AS text FROM {table}" for column in columns)
+    if not columns:
+        return set()
+    texts = "\nUNION ALL\n".join(
+        f"SELECT {literal(column)} AS of_column, {identifier(column)} AS text FROM {table}" for column in columns
+    )
     is_midnight = f" OR regexp_full_match(text, '{_MIDNIGHT}')" if midnight_is_date else ""
     con.execute(f"""
 CREATE OR REPLACE TEMP TABLE odd_texts AS
-SELECT DISTINCT text
+SELECT DISTINCT of_column, text
 FROM (
 {texts}
 )
 WHERE NOT {_IS_PLAIN}{is_midnight}""")
-    if con.execute("FROM odd_texts LIMIT 1").fetchone() is None:
-        return False
+    odd = {column for (column,) in con.execute("SELECT DISTINCT of_column FROM odd_texts").fetchall()}
+    if not odd:
+        return odd
     con.execute(
         "CREATE OR REPLACE TEMP MACRO zone_offset(utc) AS timezone(getvariable('zone'), timezone('UTC', utc)) - utc"
     )
@@ -153,7 +158,7 @@ WHERE NOT {_IS_PLAIN}{is_midnight}""")
 UPDATE instants
 SET first_at = NULL, last_at = NULL
 WHERE first_at < '0001-01-01 00:00:00+00' OR last_at >= '10000-01-01 00:00:00+00'""")
-    return True
+    return odd
 
 
 def plain_instant(text: str) -> dict[str, str]:

@@ -43,7 +43,7 @@ WHERE c.site = {site} AND c.reason = 'quarantined' AND (n.known_at <= c.closed_a
 
 # The reason stands behind the version's name in the row that states it anew.
 _TO_RESTATE = """
-CREATE TEMP TABLE to_restate AS
+CREATE OR REPLACE TEMP TABLE to_restate AS
 WITH shown_anew AS (
   SELECT
     o.*,
@@ -61,7 +61,7 @@ FROM shown_anew
 WHERE reason = 'witnessed' OR is_reopened"""
 
 _RESTATED = """
-CREATE TEMP TABLE {restated_table} AS
+CREATE OR REPLACE TEMP TABLE {restated_table} AS
 WITH clocked AS (
   SELECT v.*, p.categories, p.policy, {server_at} AS server_at
   FROM to_restate v
@@ -113,11 +113,11 @@ def restate_versions(
 CREATE TEMP TABLE IF NOT EXISTS reopened (resource_type VARCHAR, resource_id VARCHAR, version VARCHAR)""")
     con.execute(_TO_RESTATE.format(first_version_no=first_version_no(con) + first))
     con.execute("""
-CREATE TEMP TABLE restated (
+CREATE OR REPLACE TEMP TABLE restated (
   resource_type VARCHAR, resource_id VARCHAR, version VARCHAR, restated_as VARCHAR, restated_no BIGINT,
   reason VARCHAR, states UTINYINT, known_at TIMESTAMPTZ)""")
     con.execute("""
-CREATE TEMP TABLE restated_closings (
+CREATE OR REPLACE TEMP TABLE restated_closings (
   bucket USMALLINT, patient_id VARCHAR, resource_type VARCHAR, resource_id VARCHAR, version VARCHAR,
   version_no BIGINT, state UTINYINT, closed_at TIMESTAMPTZ, reason VARCHAR, closed_by VARCHAR)""")
     for (resource_type,) in con.execute("SELECT DISTINCT resource_type FROM to_restate ORDER BY ALL").fetchall():

@@ -110,6 +110,8 @@ def normalize_runs(
 def within_memory(con: duckdb.DuckDBPyConnection, normalized: Callable[[], _T]) -> _T:
     """Normalize what comes of a run in the memory that a slice takes; in more, from the beginning, where resources are
     so large that a few of them do not fit. What was begun is taken back, so that nothing is there twice."""
+    # It would keep what was put aside, of which nearly all is read once.
+    con.execute("SET enable_external_file_cache = false")
     for memory in _MEMORY[:-1]:
         con.execute(f"SET memory_limit = '{memory}'")
         with suppress(duckdb.OutOfMemoryException):

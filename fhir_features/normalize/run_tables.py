@@ -12,7 +12,6 @@ import math
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -20,12 +19,14 @@ import duckdb
 from fhir_features.files import parquet_at, parquet_in
 from fhir_features.lake import literal
 
-# What is staged and joined together, whichever comes first. What is sorted is also held as it is written.
-ROWS_AT_ONCE = 50_000
-ROWS_SORTED = 36_000
+# What is staged, joined or sorted together, whichever comes first.
+ROWS_AT_ONCE = 40_000
 BYTES_AT_ONCE = 32 << 20
 # Each part that is written to has buffers of its own, about a megabyte.
 PARTS_AT_ONCE = 32
+
+# Columns as SQL expressions with their names.
+Given = tuple[str, ...]
 
 _WRITTEN = "FORMAT parquet, COMPRESSION uncompressed"
 
@@ -37,7 +38,8 @@ class RunTables:
         self._con = con
         self._folder = folder
         self._made: set[str] = set()
-        self._put: dict[str, list[str]] = {}
+        self._put: dict[str, list[tuple[str, Given]]] = {}
+        self._given: dict[Path, Given] = {}
         self._opened: dict[str, list[str]] = {}
         self._written = 0
 
@@ -102,36 +104,35 @@ FROM read_parquet([{", ".join(map(literal, opened))}], hive_partitioning => fals
             return bool(found)
         return len(self._opened[table]) > 1
 
-    @contextmanager
-    def of_a_part(self) -> Iterator[None]:
-        """Have temporary tables that are made meanwhile last no longer than the part that is open."""
-        before = self._temporary_tables()
-        yield
-        if self._folder is not None:
-            for table in sorted(self._temporary_tables() - before):
-                self._con.execute(f"DROP TABLE {table}")
+    def put(self, table: str, rows: str, given: Given = (), *, by: str | None = None, parts: int = 1) -> None:
+        """Put rows for a table of the lake aside; in parts that a SQL expression names, else each time apart.
 
-    def put(self, table: str, rows: str, *, by: str | None = None, parts: int = 1) -> None:
-        """Put rows for a table of the lake aside; in parts that a SQL expression names, else each time apart."""
+        `given` are further columns, which are the same in all of them: they are not written.
+        """
         if self._folder is None:
             view = f"put_{self._next()}"
             self._con.execute(f"CREATE TEMP VIEW {view} AS\n{rows}")
-            self._put.setdefault(table, []).append(view)
+            self._put.setdefault(table, []).append((view, given))
         elif by is None:
-            self._copy(rows, self._folder / "put" / table / f"from={self._next()}" / "rows.parquet")
+            folder = self._folder / "put" / table / f"from={self._next()}"
+            self._copy(rows, folder / "rows.parquet")
+            self._given[folder] = given
         else:
-            self._divide(rows, self._folder / "put" / table, by, parts)
+            folder = self._folder / "put" / table
+            self._divide(rows, folder, by, parts)
+            self._given[folder] = given
 
-    def taken(self, table: str) -> Iterator[str]:
-        """What was put aside for a table of the lake, as relations: one part after the other, of a part that is too
-        large to be sorted at once some slices after the others."""
+    def taken(self, table: str) -> Iterator[tuple[str, Given]]:
+        """What was put aside for a table of the lake, as relations, with the further columns of each: one part after
+        the other, of a part that is too large to be sorted at once some slices after the others."""
         if self._folder is None:
             yield from self._put.get(table, [])
             return
         for folder in sorted((self._folder / "put" / table).glob("*"), key=_numbers):
             for files in self._together(folder):
                 listed = ", ".join(literal(parquet_at(file.name, folder)) for file in files)
-                yield f"read_parquet([{listed}], hive_partitioning => false)"
+                given = self._given[folder if folder in self._given else folder.parent]
+                yield f"read_parquet([{listed}], hive_partitioning => false)", given
             shutil.rmtree(folder)
 
     def _together(self, folder: Path) -> Iterator[list[Path]]:
@@ -139,7 +140,7 @@ FROM read_parquet([{", ".join(map(literal, opened))}], hive_partitioning => fals
         counted = f"SELECT file_name, num_rows FROM parquet_file_metadata({literal(parquet_in(folder))})"
         rows = {Path(name).name: count for name, count in self._con.execute(counted).fetchall()}
         sizes = {file: file.stat().st_size for file in sorted(folder.iterdir(), key=_numbers)}
-        times = max(math.ceil(sum(rows.values()) / ROWS_SORTED), math.ceil(sum(sizes.values()) / BYTES_AT_ONCE))
+        times = max(math.ceil(sum(rows.values()) / ROWS_AT_ONCE), math.ceil(sum(sizes.values()) / BYTES_AT_ONCE))
         together: list[Path] = []
         row_count = size = 0
         for file in sizes:
@@ -177,10 +178,6 @@ FROM (
     def _next(self) -> int:
         self._written += 1
         return self._written
-
-    def _temporary_tables(self) -> set[str]:
-        found = self._con.execute("SELECT table_name FROM duckdb_tables() WHERE temporary").fetchall()
-        return {name for (name,) in found}
 
 
 def _numbers(path: Path) -> list[int]:

@@ -215,9 +215,7 @@ WHERE slice = {self.slices} AND bad_path IS NOT NULL""")
         # lastUpdated is a clock's reading, never a date.
         midnight = self._source.midnight_is_date and instants is not _VERSION_INSTANTS
         texts = [instant.text for instant in instants]
-        odd = bool(texts) and read_odd_texts(
-            self._con, "batch", texts, zone=self._source.timezone, midnight_is_date=midnight
-        )
+        odd = read_odd_texts(self._con, "batch", texts, zone=self._source.timezone, midnight_is_date=midnight)
         rows = _with_instants(names, instants, odd)
         if table == "staged_versions":
             rows = _VERSIONS.format(rows=rows, slice=self.slices)
@@ -234,12 +232,13 @@ WHERE bad_path IS NOT NULL
 GROUP BY row_no""")
 
 
-def _with_instants(names: list[str], instants: tuple[Instant, ...], odd: bool) -> str:
-    """The rows of `batch` with what their texts mean, and the path of the first one that means nothing."""
+def _with_instants(names: list[str], instants: tuple[Instant, ...], odd: set[str]) -> str:
+    """The rows of `batch` with what their texts mean, and the path of the first one that means nothing. Texts in the
+    columns of `odd` are looked up."""
     columns, joins, bad = [f"b.{name}" for name in names], "", ""
     for number, instant in enumerate(instants):
         means = plain_instant(f"b.{instant.text}")
-        if odd:
+        if instant.text in odd:
             read = f"i{number}"
             joins += f"\nLEFT JOIN instants {read} ON {read}.text = b.{instant.text}"
             means = {

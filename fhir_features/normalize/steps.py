@@ -68,21 +68,18 @@ def derive(
     con.execute("CREATE TEMP TABLE tally (resource_type VARCHAR, outcome VARCHAR, staged BIGINT, new BIGINT)")
     for part in range(parts):
         tables.open(("crowded_versions",), part)
-        with tables.of_a_part():
-            order_versions(con, tables, part, staging.slices)
+        order_versions(con, tables, part, staging.slices)
     for slice in range(staging.slices if tables.in_parts else 1):
         staging.open(slice)
         tables.open(("rows_of_crowded", "new_of_crowded"), slice)
-        with tables.of_a_part():
-            _date(con, run, source, staging, parts)
+        _date(con, run, source, staging, parts)
     if until is not None:
         create_reopened(con, run)
     restated = 0
     for part in range(parts):
         tables.open(("ordered_versions", "clocks_of_crowded", "held_closings"), part)
-        with tables.of_a_part():
-            restated += restate_versions(con, tables, run, source, restated)
-            close_versions(tables, run)
+        restated += restate_versions(con, tables, run, source, restated)
+        close_versions(tables, run)
 
 
 def _date(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Source, staging: Staging, parts: int) -> None:

@@ -113,7 +113,7 @@ SEMI JOIN crowded USING (resource_type, first_id)"""
 # what versionId and lastUpdated say together, and where lastUpdated says nothing its content. Where a version was read
 # twice, the reading that could be normalized counts. One that says neither is compared with its predecessor below.
 _CANDIDATES = """
-CREATE TEMP TABLE candidate_versions AS
+CREATE OR REPLACE TEMP TABLE candidate_versions AS
 FROM crowded_versions
 QUALIFY anonymous OR row_number() OVER (
   PARTITION BY resource_type, resource_id, version_id, last_updated,
@@ -184,16 +184,17 @@ WINDOW beginnings AS (
 )"""
 
 _NEW_OF_CROWDED = """
-SELECT * EXCLUDE (is_held, was_witnessed, anonymous, era, place, states, known_at)
+SELECT * EXCLUDE (is_held, was_witnessed, anonymous, era, place, states, known_at, source, run_id)
 FROM ordered_versions
 WHERE NOT is_held"""
 
 _NEW = """
-CREATE TEMP TABLE new_versions AS
+CREATE OR REPLACE TEMP TABLE new_versions AS
+SELECT * EXCLUDE (slice)
 FROM new_of_crowded
 UNION ALL BY NAME
 SELECT
-  r.* EXCLUDE (backfilled, anonymous, is_held),
+  r.* EXCLUDE (slice, backfilled, anonymous, is_held, source, run_id),
   coalesce(version_id, {unnumbered}) AS version,
   1 AS versions,
   (last_updated > p.since AND NOT backfilled) IS TRUE AS witnessed
