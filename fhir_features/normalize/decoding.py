@@ -94,15 +94,24 @@ def lines_of(folder: Path, file_no: int, file: LandedFile) -> Iterator[Line]:
 
 
 def _chunks(lines: Iterator[Line]) -> Iterator[list[Line]]:
+    """The lines in lists, the last of which may be empty."""
+    whole = True
+    while whole:
+        with _no_collection():
+            chunk, whole = _chunk(lines)
+        yield chunk
+
+
+def _chunk(lines: Iterator[Line]) -> tuple[list[Line], bool]:
+    """The lines that are decoded together next, and whether there may be more."""
     chunk: list[Line] = []
     size = 0
     for line in lines:
         chunk.append(line)
         size += len(line[2])
         if len(chunk) == _BATCH_LINES or size >= _BATCH_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    yield chunk
+            return chunk, True
+    return chunk, False
 
 
 def _decode(decoder: Decoder, chunk: list[Line]) -> Batch:
