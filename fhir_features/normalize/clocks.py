@@ -251,9 +251,9 @@ LEFT JOIN normalized c USING (row_no)"""
 
 def read_clocks(con: duckdb.DuckDBPyConnection, tables: RunTables, source: Source) -> None:
     """Make `clocks` and `version_clocks` for all new versions of the open slice, by the `policies` of its run."""
-    con.execute(
-        "CREATE OR REPLACE TEMP TABLE clocks (row_no BIGINT, state UTINYINT, known_at TIMESTAMPTZ, known_at_source VARCHAR)"
-    )
+    con.execute("""
+CREATE OR REPLACE TEMP TABLE clocks (
+  row_no BIGINT, state UTINYINT, known_at TIMESTAMPTZ, known_at_source VARCHAR)""")
     lags = {"bedside_lag": _lag(source.bedside_lag), "coding_lag": _lag(source.coding_lag)}
     for resource_type, clock in CLOCKS.items():
         if tables.has_rows(staged(resource_type)):
