@@ -15,10 +15,12 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.abc import MetaPathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import BinaryIO, NamedTuple
 
 from fhir_features.cores import cores
@@ -200,9 +202,18 @@ def _asked(process: subprocess.Popen[bytes], chunk: list[Line]) -> Batch:
     return answer
 
 
+class _WithoutPandas(MetaPathFinder):
+    """Arrow imports pandas where it is, to see whether rows are some of it: 60 MB and half a second a process."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
+        if fullname == "pandas":
+            raise ImportError(f"{fullname} is not for this process")
+
+
 def serve(chunks: BinaryIO, batches: BinaryIO) -> None:
     """Decode chunks as they come after the decoder's settings, until no more come; an error is an answer too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.meta_path.insert(0, _WithoutPandas())
     decoder = Decoder(*pickle.load(chunks))
     answer: Batch | Exception
     while True:

@@ -127,9 +127,8 @@ _BEGINNINGS = "last_updated, version_number, history_place, received_at, run_id,
 
 # Versions that say when they began stand in that order. One that says nothing stands where it was received: after all
 # that were received before it, and before those received after it, but for older ones that came late. `era` counts
-# the anonymous ones before a version.
-_ORDERED = """
-WITH counted AS (
+# the anonymous ones before a version; one `repeats` what its predecessor says.
+_ERAS = """counted AS (
   SELECT
     *,
     count(*) FILTER (WHERE anonymous) OVER (
@@ -149,13 +148,24 @@ placed AS (
   FROM counted
 ),
 compared AS (
-  SELECT *, anonymous AND content_hash = lag(content_hash) OVER beginnings AS repeats
+  SELECT
+    * EXCLUDE (anonymous_so_far),
+    anonymous AND content_hash = lag(content_hash) OVER beginnings AS repeats
   FROM placed
   WINDOW beginnings AS (
     PARTITION BY resource_type, first_id
     ORDER BY era, anonymous DESC, {beginnings}
   )
-),
+)"""
+
+# Nearly all say when they began, and to find eras takes as long as to order them.
+_ONE_ERA = """compared AS (
+  SELECT *, 0::BIGINT AS era, false AS repeats
+  FROM candidate_versions
+)"""
+
+_ORDERED = """
+WITH {compared},
 named AS (
   SELECT
     * REPLACE (
@@ -171,7 +181,7 @@ named AS (
   WHERE repeats IS NOT TRUE OR is_held
 )
 SELECT
-  n.* EXCLUDE (anonymous_so_far, repeats, backfilled),
+  n.* EXCLUDE (repeats, backfilled),
   row_number() OVER beginnings AS place,
   count(*) OVER (PARTITION BY resource_type, first_id) AS versions,
   coalesce(was_witnessed, false) OR lag(version) OVER beginnings IS NOT NULL
@@ -264,7 +274,10 @@ def _create_received(con: duckdb.DuckDBPyConnection, run: LandedRun, source: Sou
 def order_versions(con: duckdb.DuckDBPyConnection, tables: RunTables, part: int, slices: int) -> None:
     """Add to `ordered_versions` those of the open part, and to `new_of_crowded` the new ones of them."""
     con.execute(_CANDIDATES)
-    tables.add("ordered_versions", _ORDERED.format(beginnings=_BEGINNINGS, unnumbered=_UNNUMBERED), part)
+    ((some_are_anonymous,),) = con.execute("SELECT EXISTS (FROM candidate_versions WHERE anonymous)").fetchall()
+    compared = _ERAS.format(beginnings=_BEGINNINGS) if some_are_anonymous else _ONE_ERA
+    ordered = _ORDERED.format(compared=compared, beginnings=_BEGINNINGS, unnumbered=_UNNUMBERED)
+    tables.add("ordered_versions", ordered, part)
     tables.open(("ordered_versions",), part)
     tables.divide("new_of_crowded", _NEW_OF_CROWDED, "slice", slices)
 
