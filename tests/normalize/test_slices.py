@@ -11,9 +11,12 @@ from landing import at, few_rows_at_once, land, observation, rows, warehouse
 
 from fhir_features.config import Config
 from fhir_features.errors import LakeError
+from fhir_features.lake import writing
 from fhir_features.lake.schema import META, TABLES
 from fhir_features.normalize import decoding, normalize, run
+from fhir_features.normalize.run import normalize_runs
 from fhir_features.normalize.validation import Validation
+from fhir_features.sources import landed_runs
 from fhir_features.synthetic import later, population
 
 NOW = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -142,3 +145,19 @@ def test_what_does_not_fit_is_normalized_once_with_more_memory(tmp_path: Path, m
         ("o2", None),
     ]
     assert list((config.warehouse.path / "lake").glob("spill-*")) == []
+
+
+def test_nothing_of_a_run_in_slices_stays_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DuckDB keeps what it reads of files, up to its limit: so memory grew with a run, whose slices are read once."""
+    few_rows_at_once(monkeypatch, 30)
+    monkeypatch.setattr(decoding, "_BATCH_LINES", 11)
+    config = warehouse(tmp_path)
+    land(config, [observation(f"o{n}") for n in range(200)], FIRST)
+    runs = landed_runs(config.warehouse.path / "landing")
+    with writing(config.warehouse.path / "lake", buckets=config.warehouse.buckets) as con:
+        (summary,) = normalize_runs(con, config, runs)
+        kept = con.execute(
+            "SELECT memory_usage_bytes FROM duckdb_memory() WHERE tag = 'EXTERNAL_FILE_CACHE'"
+        ).fetchall()
+    assert summary.normalized == 200
+    assert kept == [(0,)]
