@@ -140,8 +140,8 @@ class Source(Strict):
     connections: int = Field(ge=1, le=16, description="how many requests or downloads run at a time")
     next_hosts: tuple[str, ...] = Field(
         default=(),
-        description="other hosts (`host` or `host:port`) that its links name, as servers behind a proxy do; they are "
-        "asked for at `base_url`",
+        description="other hosts (`host` or `host:port`) that its links and exports name, as servers behind a proxy "
+        "do; they are asked for at `base_url`",
     )
     level: str | None = Field(
         default=None,
@@ -194,8 +194,8 @@ class Source(Strict):
     )
     other_base_urls: tuple[Address, ...] = Field(
         default=(),
-        description="further addresses of this server, as its absolute references name it; a subject on any other "
-        "server is quarantined, other references to it are left out",
+        description="further base URLs of this server, as its absolute references and its links name it: links are "
+        "asked for at `base_url`; a subject on any other server is quarantined, other references to it are left out",
     )
     validity_is_taken: bool = Field(
         default=False,

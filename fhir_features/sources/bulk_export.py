@@ -7,7 +7,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlencode, urljoin
 
 import msgspec
@@ -16,6 +16,7 @@ from fhir_features.config import Source
 from fhir_features.errors import FhirFeaturesError, SourceIncomplete, SourceNotFhir, SourceRefused
 from fhir_features.sources.bulk_manifest import Manifest, manifest
 from fhir_features.sources.client import Client
+from fhir_features.sources.links import at_base
 from fhir_features.sources.outcomes import in_brackets, issues_in
 from fhir_features.sources.progress import Progress
 from fhir_features.sources.transport import PASSING, Answer
@@ -75,10 +76,10 @@ class Exporter:
         asked_at = dt.datetime.now(UTC)
         until = asked_at + dt.timedelta(microseconds=duration_us(self._source.export_deadline))
         answer = self._asked_for(plan, until)
-        where = answer.headers.get("Content-Location")
-        if answer.status != 202 or not where:
+        status_url = self._status_url(answer.headers.get("Content-Location"))
+        if answer.status != 202 or status_url is None:
             raise self._refusal(answer, "does not begin the export that was asked for")
-        return KickOff(urljoin(self._url, where), min(asked_at, answer.date or asked_at), until)
+        return KickOff(status_url, min(asked_at, answer.date or asked_at), until)
 
     def manifests(self, kick_off: KickOff) -> Iterator[Manifest]:
         """Wait for an export; its manifest, or its manifests one after the other if the server divides it.
@@ -96,8 +97,8 @@ class Exporter:
                 )
             seen.add(url)
             part = manifest(self._name, self._done(url, kick_off.until), url)
-            yield part
-            url = part.next_url
+            yield replace(part, files=tuple(replace(file, url=self._at_base(file.url)) for file in part.files))
+            url = part.next_url and self._at_base(part.next_url)
 
     def forget(self, status_url: str) -> None:
         """Let the server remove an export, or what it has done of it. That it does not is no harm."""
@@ -105,6 +106,16 @@ class Exporter:
             self._client.ask("DELETE", status_url)
         except FhirFeaturesError:
             return
+
+    def _status_url(self, where: str | None) -> str | None:
+        try:
+            return self._at_base(urljoin(self._url, where)) if where else None
+        except ValueError:
+            return None
+
+    def _at_base(self, url: str) -> str:
+        """An address that the server gave; what is in a store elsewhere stays where it is."""
+        return at_base(self._source, url) or url
 
     def _asked_for(self, plan: Plan, until: dt.datetime) -> Answer:
         parameters = plan.parameters(self._source)

@@ -7,12 +7,11 @@ as many different ids as the server says that there are, and cut into windows wh
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from urllib.parse import parse_qs, urlencode, urljoin, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from fhir_features.config import ResourceType, Source
 from fhir_features.errors import SourceIncomplete, SourceNotFhir, SourceUnreachable, UsageError
@@ -21,6 +20,7 @@ from fhir_features.sources.checkpoint import OpenRun, TypeState
 from fhir_features.sources.client import Client
 from fhir_features.sources.history import history_page, is_history
 from fhir_features.sources.landing import LandedRun, LandedType
+from fhir_features.sources.links import next_page
 from fhir_features.sources.patients import site_patients
 from fhir_features.sources.progress import Progress
 from fhir_features.sources.searchset import Page, searchset
@@ -270,7 +270,7 @@ class _Search:
         elif page.total is not None and not (state.history and state.scan_pages):
             # What is added to a history while it is read comes before what was there, on pages that are read already.
             state.total = max(page.total, state.total or 0)
-        state.next_url = page.next_url and self._absolute(page.next_url, url, state.resource_type)
+        state.next_url = page.next_url and next_page(self._name, self._source, state.resource_type, page.next_url, url)
         self._run.store_page(state, page.resources, answer.received_at)
         if state.barren > BARREN_PAGES:
             self._run.begin_scan(state)
@@ -337,30 +337,6 @@ class _Search:
         if state.history and state.since:
             return history_page(self._name, state.resource_type, answer, state.since)
         return searchset(self._name, state.resource_type, answer)
-
-    def _absolute(self, link: str, page_url: str, resource_type: str) -> str:
-        """A link as it came, made absolute: servers give it whole, from the root of the host, or from the base URL."""
-        if re.match(rf"/?{resource_type}([/?]|$)", link):
-            return f"{self._base}/{link.lstrip('/')}"
-        try:
-            url = urljoin(page_url, link)
-            scheme, host, _ = urlsplit(url)[:3]
-        except ValueError:
-            scheme, host, url = "", "", ""
-        own_scheme, own_host, _ = urlsplit(self._base)[:3]
-        if host in (own_host, *self._source.next_hosts):
-            # Behind a proxy a server may think that it is spoken to by another scheme or host than it is.
-            return f"{own_scheme}://{own_host}{url[len(f'{scheme}://{host}') :]}"
-        if not host:
-            raise SourceNotFhir(
-                f"source '{self._name}': a page of {resource_type} links on to what is no address: "
-                "tell those who run the server"
-            )
-        host = host.rpartition("@")[2]
-        raise SourceNotFhir(
-            f"source '{self._name}': a page of {resource_type} links on to another host, {host}: if that is the same "
-            f'server, as it is called behind a proxy, add "{host}" to next_hosts'
-        )
 
 
 @dataclass(frozen=True)

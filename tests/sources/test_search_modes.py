@@ -377,6 +377,32 @@ def test_a_link_by_another_scheme_is_followed_by_that_of_the_base_url(server, se
     assert landed(pulled(searching())) == server.resources
 
 
+@pytest.mark.parametrize(
+    "named", ["http://FHIR.hospital.example", "http://fhir.hospital.example:80", "https://fhir.hospital.example:443"]
+)
+def test_a_link_that_names_the_port_of_a_scheme_is_to_the_same_server(server, searching, monkeypatch, named):
+    # https://github.com/opensrp/fhircore/issues/1714. Of a proxy the server is asked for whatever host.
+    monkeypatch.setenv("http_proxy", server.root)
+    monkeypatch.setenv("WARD_TOKEN", "s3cret")
+    server.resources = [resource("Patient", n) for n in range(25)]
+    server.link = elsewhere(server, named)
+    auth = 'auth = { kind = "bearer", secret_env = "WARD_TOKEN" }'
+    assert landed(pulled(searching(auth, base_url="http://fhir.hospital.example/fhir/r4"))) == server.resources
+    assert {request.headers["Host"] for request in server.requests} == {"fhir.hospital.example"}
+    assert {request.headers["Authorization"] for request in server.requests} == {"Bearer s3cret"}
+
+
+def test_a_link_by_another_path_is_followed_where_that_is_said_to_be_the_servers(server, searching):
+    # As behind a proxy that takes a part of the path away: https://github.com/microsoft/fhir-server/issues/1317.
+    server.resources = [resource("Patient", n) for n in range(25)]
+    inside = "http://fhir.internal:8080/r4"
+    server.link = lambda target: inside + target.removeprefix("/fhir/r4")
+    with pytest.raises(SourceNotFhir, match=r"or, where its paths differ too, the base URL .* to other_base_urls"):
+        pulled(searching())
+    run = pulled(searching(f'other_base_urls = ["http://fhir.internal:8080", "{inside}/"]'))
+    assert landed(run) == server.resources
+
+
 # Profiles
 
 

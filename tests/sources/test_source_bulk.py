@@ -496,6 +496,7 @@ REFUSED = [
     ("/fhir/r4/$export", Reply(status=404), SourceNotFhir, "does not begin the export"),
     ("/fhir/r4/$export", Reply(status=413), SourceNotFhir, "too large"),
     ("/fhir/r4/$export", Reply(status=202), SourceNotFhir, "does not begin the export"),
+    ("/fhir/r4/$export", Reply(status=202, headers={"Content-Location": "http://[bad"}), SourceNotFhir, "does not begin the export"),
     ("/fhir/r4/$export", Reply(body=b"{}"), SourceNotFhir, "does not begin the export"),
     ("/fhir/r4/$export", Reply(status=401), SourceRefused, "HTTP 401"),
 ]  # fmt: skip
@@ -572,6 +573,32 @@ def test_a_token_goes_to_no_file_that_is_elsewhere_or_needs_none(held, exporting
         assert not [each for each in store.requests if "Authorization" in each.headers]
     finally:
         store.stop()
+
+
+@pytest.mark.parametrize("settings", ["", 'next_hosts = ["fhir.internal:8443"]'])
+def test_an_export_that_the_server_calls_by_another_name_is_asked_for_at_the_base_url(
+    held, exporting, monkeypatch, settings
+):
+    """As behind a proxy that ends TLS, or has another host: its status, the parts of its manifest and its files."""
+    root = held.server.root
+    known_as = "https://fhir.internal:8443" if settings else root.replace("http:", "https:")
+
+    def rename(job: Job) -> None:
+        for file in job.manifest["output"]:
+            file["url"] = file["url"].replace(root, known_as)
+
+    def renamed(request: Request) -> Reply | None:
+        if not request.path.endswith("$export"):
+            return None
+        reply = held._kick_off(request)
+        return Reply(
+            reply.status, headers={"Content-Location": reply.headers["Content-Location"].replace(root, known_as)}
+        )
+
+    held.change, held.before = rename, renamed
+    run = pulled(exporting(bearer(monkeypatch), settings))
+    assert landed(run) == RESOURCES
+    assert {each.headers.get("Authorization") for each in held.server.requests} == {"Bearer s3cret"}
 
 
 # Deletions, new patients, filters

@@ -437,6 +437,17 @@ def test_a_pause_is_at_least_as_long_as_the_server_asks(monkeypatch):
     assert 35 < transport.pause_s(1, {"Retry-After": soon}) < 60
 
 
+@pytest.mark.parametrize(
+    "asked", ["0", format_datetime(dt.datetime(2020, 1, 1, tzinfo=dt.UTC), usegmt=True), "", "soon"]
+)
+def test_a_pause_is_long_enough_to_do_no_harm_and_longer_from_try_to_try(asked):
+    assert transport.pause_s(1, {"Retry-After": asked}) >= transport.FIRST_PAUSE_S >= 1
+    if asked in ("", "soon"):
+        assert [transport.pause_s(tries, {"Retry-After": asked}) >= 2 ** (tries - 1) for tries in range(1, 8)] == [
+            True
+        ] * 7
+
+
 def test_no_server_at_all_is_one_line(server, searching):
     config = searching()
     server.stop()
