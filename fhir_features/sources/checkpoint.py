@@ -56,9 +56,10 @@ class TypeState(msgspec.Struct):
 
     Of the search that is being read: `next_url` is the page to read next, null for the first of a scan (no `scan_pages`
     yet) and after its last; `ids` counts the distinct ids of this scan, `total` is the largest Bundle.total that it
-    gave, `barren` the pages since the last one with a new id, `lines_before` the lines that counted when it began.
-    `lines` and `bytes` are what counts of the landed file, `receipt_began` when the first of the pages came that share
-    its last receipt; `entries` and `pages` are what was received for it, over all searches and scans.
+    gave and `last_total` the newest, `barren` the pages since the last one with a new id, `lines_before` the lines that
+    counted when it began. `lines` and `bytes` are what counts of the landed file, `receipt_began` when the first of the
+    pages came that share its last receipt; `entries` and `pages` are what was received for it, over all searches and
+    scans.
     """
 
     resource_type: str
@@ -77,6 +78,7 @@ class TypeState(msgspec.Struct):
     scan_pages: int = 0
     ids: int = 0
     total: int | None = None
+    last_total: int | None = None
     barren: int = 0
     lines_before: int = 0
     lines: int = 0
@@ -190,7 +192,8 @@ class OpenRun:
 
     def begin_scan(self, state: TypeState) -> None:
         """Start reading a search from its first page; what is landed of it stays, and is not landed again."""
-        state.next_url, state.scan_pages, state.ids, state.total, state.barren = None, 0, 0, None, 0
+        state.next_url, state.scan_pages, state.ids, state.barren = None, 0, 0, 0
+        state.total = state.last_total = None
         state.lines_before = state.lines
         with self._transaction():
             self._database.execute("DELETE FROM scanned")

@@ -62,9 +62,10 @@ def history_page(name: str, resource_type: str, answer: Answer, since: dt.dateti
             older += 1
         else:
             resources.append(_line(bytes(raw), entry, resource))
-    # Some servers forget `_since` in their links. The newest stand first, so what follows is older still.
-    beyond = older > 0 and not resources
-    next_url = None if beyond else bundle.url_of("next")
+    # Some servers do not heed `_since`, or forget it in their links. Then they count everything; but the newest stand
+    # first, so that what follows is older still.
+    beyond = older > 0
+    next_url = None if beyond and not resources else bundle.url_of("next")
     return Page(resources, bundle.count(), bundle.url_of("self"), next_url, tuple(remarks), beyond)
 
 

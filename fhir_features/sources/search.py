@@ -215,6 +215,11 @@ class _Search:
         for scan in range(1, SCANS + 1):
             if self._scan(state, only, searches):
                 return None
+            if state.next_url is None and scan > 1 and self._is_overcounted(state, only):
+                state.warn(
+                    f"the server says more {state.resource_type} than it has: searches were read twice to be sure"
+                )
+                return None
             if scan == SCANS and state.total is None and state.next_url is None:
                 state.warn(
                     f"the server does not count its {state.resource_type}, and each reading brought others: it was "
@@ -265,6 +270,7 @@ class _Search:
             _notice_what_was_ignored(state, page, only)
         for remark in page.remarks:
             state.warn(remark)
+        state.last_total = page.total
         if page.beyond:
             state.total = None
         elif page.total is not None and not (state.history and state.scan_pages):
@@ -297,6 +303,13 @@ class _Search:
         """Whether a scan gave as many resources as the server counts now."""
         count = None if state.history else self._count(state, only, *_bounds(state))
         return count is not None and state.ids >= count
+
+    def _is_overcounted(self, state: TypeState, only: Mapping[str, str]) -> bool:
+        """Whether a scan that gave nothing new has all there is, though the server said more: with its last page, or
+        when it is asked to count, it says how many there are indeed."""
+        if state.total is None or state.lines > state.lines_before:
+            return False
+        return state.ids >= (state.last_total or state.total) or self._has_come_whole(state, only)
 
     def _count(
         self, state: TypeState, only: Mapping[str, str], begin: dt.datetime | None, end: dt.datetime | None

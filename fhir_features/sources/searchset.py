@@ -23,7 +23,7 @@ NEWLINES = bytes.maketrans(b"\r\n", b"  ")
 @dataclass(frozen=True)
 class Page:
     """A page of a search, or of a history. `resources` are (identity, line): the identity is type and id (and version,
-    in a history), or the content without an id. `beyond`: all on it is older than what a history was asked for."""
+    in a history), or the content without an id. `beyond`: it reaches beyond what a history was asked for."""
 
     resources: list[tuple[bytes, bytes]]
     total: int | None

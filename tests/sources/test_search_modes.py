@@ -321,6 +321,22 @@ def test_a_history_is_read_to_its_end_while_more_happens(server, with_history, k
     assert len(server.requests) == (4 if keeps_since else 5)
 
 
+@pytest.mark.parametrize("changes", [2, 12, 20])
+def test_of_a_server_that_heeds_no_since_the_history_is_read_as_far_back_as_was_asked(server, with_history, changes):
+    for version in range(2, changes + 2):
+        server.update(changed_later(1, version, version))
+
+    def whole(request: Request) -> Reply | None:
+        request.parameters.pop("_since", None)
+        return Reply(body=server.history_bundle(request)) if request.path.endswith("_history") else None
+
+    server.scripted = whole
+    run = pulled(with_history)
+    assert [each["meta"]["versionId"] for each in landed(run)] == [str(n) for n in range(changes + 1, 1, -1)]
+    assert run.types["Patient"].history
+    assert len(server.requests) == changes // 10 + 1
+
+
 @pytest.mark.parametrize(
     "answer",
     [Reply(status=404), Reply(status=403), Reply(status=501), Reply(body=b'{"resourceType":"Bundle","entry":[]}')],

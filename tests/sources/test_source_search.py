@@ -332,6 +332,40 @@ def test_where_a_server_cannot_count_it_is_read_again_until_nothing_new_comes(
     assert run.types["Patient"].pages <= 9
 
 
+@pytest.mark.parametrize("exact", ["last page", "count"])
+def test_a_total_that_is_an_estimate_keeps_nothing_from_being_whole(server, searching, exact):
+    """As of a server whose total is one until the last page."""
+    # https://cloud.google.com/healthcare-api/docs/how-tos/best-practices-fhir-search
+    server.resources = patients(25)
+
+    def estimated(request: Request) -> Reply | None:
+        bundle = json.loads(server.bundle(request))
+        is_exact = "_summary" in request.parameters if exact == "count" else "_offset=20" in request.target
+        return None if is_exact else Reply(body=json.dumps(bundle | {"total": 40}).encode())
+
+    server.scripted = estimated
+    run = pulled(searching())
+    assert landed(run) == server.resources
+    assert run.types["Patient"].warnings == (
+        "the server says more Patient than it has: searches were read twice to be sure",
+    )
+    assert run.types["Patient"].pages == 6
+
+
+@pytest.mark.parametrize("counted", [26, None])
+def test_a_total_that_nothing_contradicts_is_believed(server, searching, counted):
+    server.resources = patients(25)
+
+    def estimated(request: Request) -> Reply | None:
+        if "_summary" in request.parameters:
+            return Reply(body=body(total=counted)) if counted else Reply(status=400)
+        return Reply(body=json.dumps(json.loads(server.bundle(request)) | {"total": 26}).encode())
+
+    server.scripted = estimated
+    with pytest.raises(SourceIncomplete, match="gave fewer resources than the server counts"):
+        pull(searching())
+
+
 def test_a_short_search_without_a_total_is_read_once(server, searching):
     server.resources = patients(10)
     server.total = False
