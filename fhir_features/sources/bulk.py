@@ -9,11 +9,12 @@ import datetime as dt
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 
 from fhir_features.config import Source
 from fhir_features.errors import SourceIncomplete, SourceNotFhir
-from fhir_features.sources.bulk_checkpoint import ExportCheckpoint, ExportState
-from fhir_features.sources.bulk_export import Expired, Exporter, Plan, filters_in
+from fhir_features.sources.bulk_checkpoint import ExportCheckpoint, ExportState, begun_exports
+from fhir_features.sources.bulk_export import Expired, Exporter, Plan, filters_in, forget
 from fhir_features.sources.bulk_files import FileReader, Lines
 from fhir_features.sources.bulk_manifest import ExportedFile, remarks
 from fhir_features.sources.bulk_results import Download, export_warnings, is_asked_for, type_results
@@ -50,6 +51,17 @@ def land_bulk(name: str, source: Source, run: OpenRun, earlier: Sequence[LandedR
         checkpoint.close()
 
 
+def abandon_exports(name: str, source: Source, folder: Path) -> None:
+    """Let the server remove what it exports for an unfinished run that is given up: some do one export at a time.
+
+    Raises ConfigError for a secret that is not there.
+    """
+    if source.base_url is not None and (begun := begun_exports(folder)):
+        with Client(name, source) as client:
+            for status_url in begun:
+                forget(client, status_url)
+
+
 class _Bulk:
     def __init__(
         self,
@@ -64,6 +76,7 @@ class _Bulk:
         self._source = source
         self._run = run
         self._checkpoint = checkpoint
+        self._client = client
         self._exporter = Exporter(name, source, client, progress)
         self._files = FileReader(name, client)
         self._progress = progress
@@ -210,7 +223,7 @@ class _Bulk:
 
     def _forget(self, number: int, state: ExportState) -> None:
         if state.kick_off is not None:
-            self._exporter.forget(state.kick_off.status_url)
+            forget(self._client, state.kick_off.status_url)
             state.kick_off = None
         self._checkpoint.save(number, state)
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import msgspec
 
@@ -31,6 +33,17 @@ class ExportState(msgspec.Struct):
     watermark: dt.datetime | None = None
     types: dict[str, TypeResult] = {}
     warnings: list[str] = []
+
+
+def begun_exports(folder: Path) -> list[str]:
+    """The addresses of the status of the exports that an unfinished run has begun and not ended."""
+    with closing(sqlite3.connect(folder / CHECKPOINT)) as database:
+        try:
+            rows = database.execute("SELECT state FROM exports ORDER BY number").fetchall()
+        except sqlite3.DatabaseError:
+            return []  # It has not come so far.
+    states = [msgspec.json.decode(text, type=ExportState) for (text,) in rows]
+    return [state.kick_off.status_url for state in states if state.kick_off is not None]
 
 
 class ExportCheckpoint:

@@ -100,13 +100,6 @@ class Exporter:
             yield replace(part, files=tuple(replace(file, url=self._at_base(file.url)) for file in part.files))
             url = part.next_url and self._at_base(part.next_url)
 
-    def forget(self, status_url: str) -> None:
-        """Let the server remove an export, or what it has done of it. That it does not is no harm."""
-        try:
-            self._client.ask("DELETE", status_url)
-        except FhirFeaturesError:
-            return
-
     def _status_url(self, where: str | None) -> str | None:
         try:
             return self._at_base(urljoin(self._url, where)) if where else None
@@ -166,6 +159,14 @@ class Exporter:
                 "or take a smaller group"
             )
         return SourceNotFhir(f"{told}: the server {what}; correct 'base_url' and 'level', or see its documentation")
+
+
+def forget(client: Client, status_url: str) -> None:
+    """Let the server remove an export, or what it has done of it. That it does not is no harm."""
+    try:
+        client.ask("DELETE", status_url)
+    except FhirFeaturesError:
+        return
 
 
 def filters_in(parameters: Mapping[str, str], resource_type: str) -> tuple[str, ...]:

@@ -134,8 +134,9 @@ class FileReader:
             yield line
 
     def _refusal(self, answer: Answer) -> Exception:
-        # The address of a file in a store that is not the server's own is signed until an instant.
-        if answer.status in (404, 410) or (answer.status == 403 and not answer.own):
+        # The address of a file in a store that is not the server's own is signed until an instant. After that S3 and
+        # Azure answer 403; Google, and S3 where the session that signed it ended first, 400 (ExpiredToken).
+        if answer.status in (404, 410) or (answer.status in (400, 403) and not answer.own):
             return Expired()
         told = f"source '{self._name}': {answer.fault} at {answer.place}, a file of the export"
         if answer.status in (401, 403):

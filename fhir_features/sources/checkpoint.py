@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -298,8 +298,11 @@ class OpenRun:
         self._database.execute("COMMIT")
 
 
-def open_run(source_folder: Path, plan: str) -> OpenRun:
-    """The run of a source to go on with: the unfinished one if it was asked the same (`plan`), else a new one."""
+def open_run(source_folder: Path, plan: str, abandon: Callable[[Path], None] = lambda _: None) -> OpenRun:
+    """The run of a source to go on with: the unfinished one if it was asked the same (`plan`), else a new one.
+
+    `abandon` is called with the folder of one that is given up, before it is removed.
+    """
     now = dt.datetime.now(UTC)
     for folder in sorted(source_folder.glob(RUN_FOLDERS)):
         if (folder / RECORD).exists():
@@ -307,6 +310,8 @@ def open_run(source_folder: Path, plan: str) -> OpenRun:
         elif _plan_of(folder) == plan:
             return OpenRun(folder, now)
         else:
+            if (folder / CHECKPOINT).exists():
+                abandon(folder)
             shutil.rmtree(folder)
     folder = source_folder / run_id_of(now)
     make_folder(folder)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,7 @@ from fhir_features.config import Config, Source
 from fhir_features.errors import LandingError, SourceIncomplete
 from fhir_features.files import alone, make_folder
 from fhir_features.private import owner_only
-from fhir_features.sources.bulk import land_bulk
+from fhir_features.sources.bulk import abandon_exports, land_bulk
 from fhir_features.sources.bulk_export import export_url
 from fhir_features.sources.checkpoint import OpenRun, open_run
 from fhir_features.sources.files import land_files
@@ -97,7 +98,7 @@ def _pull_source(folder: Path, name: str, source: Source, progress: Progress) ->
         earlier = [run for run in runs_of_source(folder) if run.kind != "reconcile"]
         asked = [source.resource_types, source.per_patient, source.categories, source.type_filters, source.follow]
         plan = msgspec.json.encode([source.kind, origin(source), *asked]).decode()
-        run = open_run(folder, plan)
+        run = open_run(folder, plan, partial(abandon_exports, name, source))
         try:
             if source.kind == "files":
                 landed = _landed_from_files(name, source, run, earlier, progress)

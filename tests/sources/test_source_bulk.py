@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import json
-import time
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -385,15 +385,19 @@ def test_no_more_than_five_files_are_asked_for_at_once(held, exporting):
     held.server.resources = [resource("Patient", number) for number in range(200)]
     asked: set[str] = set()
     most: list[int] = []
+    too_many = threading.Event()
 
-    def notice(request: Request) -> None:
+    def hold(request: Request) -> None:
+        """Until one more comes than may, or for long enough that it would have come."""
         if request.path.startswith("/files"):
             asked.add(request.path)
             most.append(len(asked))
-            time.sleep(0.01)
+            if len(asked) > 5:
+                too_many.set()
+            too_many.wait(0.1)
             asked.remove(request.path)
 
-    held.before = notice
+    held.before = hold
     assert len(landed(pulled(exporting()))) == 200
     # Epic lets a client have no more.
     assert len(most) == 20 and max(most) <= 5
@@ -430,6 +434,29 @@ def test_a_file_that_has_expired_leads_to_a_new_export(held, exporting, status):
     assert len(held.jobs) == 2
     assert run.types["Observation"].complete
     assert held.asked("DELETE") == ["/status/0", "/status/1"]
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_signed_address_in_a_store_that_has_expired_leads_to_a_new_export(held, exporting, status):
+    # S3 says 403, or 400 (ExpiredToken) where the session that signed has ended first; Google's store 400, Azure's 403.
+    store = FhirServer()
+    try:
+
+        def elsewhere(job: Job) -> None:
+            for file in job.manifest["output"]:
+                file["url"] = file["url"].replace(held.server.root, store.root)
+
+        def stored(request: Request) -> Reply:
+            _, _, number, name = request.path.split("/")
+            is_expired = number == "0" and name == "Observation-10"
+            return Reply(status=status) if is_expired else Reply(body=held.jobs[int(number)].files[name])
+
+        held.change, store.scripted = elsewhere, stored
+        run = pulled(exporting())
+        assert {each["id"] for each in landed(run)} == {each["id"] for each in RESOURCES}
+        assert (len(held.jobs), run.types["Observation"].complete) == (2, True)
+    finally:
+        store.stop()
 
 
 def test_a_file_that_always_has_expired_keeps_the_watermark(held, exporting):
@@ -519,6 +546,19 @@ def test_a_refusal_is_one_line_that_says_what_to_do_and_an_export_that_failed_is
     held.before = lambda request: None
     assert landed(pulled(config)) == RESOURCES
     assert len(held.jobs) == (2 if is_over else 1)
+
+
+def test_an_export_that_was_begun_and_is_not_wanted_any_more_is_removed(held, exporting):
+    """Epic lets a client have one of a group until it is removed."""
+    held.before = lambda request: Reply(status=503) if request.path.startswith("/files") else None
+    with pytest.raises(SourceUnreachable):
+        pull(exporting())
+    held.server.requests.clear()
+    held.before = lambda request: None
+    assert landed(pulled(exporting(types='"Patient"'))) == RESOURCES[:3]
+    # Downloads of the pull that failed may still arrive.
+    asked = [(r.method, r.path) for r in held.server.requests if not r.path.startswith("/files/0")]
+    assert asked[:2] == [("DELETE", "/status/0"), ("GET", "/fhir/r4/$export")]
 
 
 def test_a_server_that_does_not_remove_exports_does_no_harm(held, exporting):
