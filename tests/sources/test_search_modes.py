@@ -436,6 +436,15 @@ def test_a_profile_says_what_the_source_does_not(profile, tmp_path):
     }[profile]
 
 
+def test_epic_is_asked_for_no_category_that_it_answers_with_an_error(tmp_path):
+    # smart-on-fhir/smart-fetch, smart_fetch/filtering.py
+    common = '[sources.a]\nkind = "search"\nsite = "n"\ntimezone = "UTC"\nbase_url = "https://a.example"\n'
+    (tmp_path / "fhir_features.toml").write_text(f'{common}profile = "epic"\n')
+    categories = set(load_config(tmp_path).source("a").categories["Observation"])
+    assert {"laboratory", "vital-signs"} <= categories
+    assert not categories & {"procedure", "therapy", "activity"}
+
+
 def test_a_server_that_may_end_its_pages_early_is_asked_to_count(server, searching):
     server.resources = [resource("Patient", 0)]
     pulled(searching('profile = "hapi"'))

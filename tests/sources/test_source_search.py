@@ -431,6 +431,18 @@ def test_a_link_that_has_expired_starts_the_type_again(server, searching, status
     ]  # fmt: skip
 
 
+def test_a_link_that_always_has_expired_is_not_the_end_though_the_server_does_not_count(server, searching):
+    server.resources = patients(35)
+    server.total = False
+    server.scripted = lambda request: (
+        Reply(status=410) if request.parameters.get("_offset") == "20" or "_summary" in request.parameters else None
+    )
+    config = searching()
+    with pytest.raises(SourceIncomplete, match=r"3 searches for Patient gave fewer .* or broke off"):
+        pull(config)
+    assert runs(config) == []
+
+
 # Faults of transport
 
 
