@@ -20,6 +20,7 @@ from fhir_features.errors import FhirFeaturesError, SourceUnreachable
 from fhir_features.sources.client import Client
 from fhir_features.sources.files import endings, found_files
 from fhir_features.sources.history import is_history
+from fhir_features.sources.links import next_page
 from fhir_features.sources.patients import landed_patients
 from fhir_features.sources.reading import NOT_JSON
 from fhir_features.sources.searchset import searchset
@@ -128,8 +129,11 @@ class _Examination:
         limits: list[str] = []
         for category in self._source.categories.get(resource_type) or (None,):
             narrowed = only | ({"category": category} if category else {})
-            page = searchset(self._name, resource_type, self._client.get(self._url(resource_type, narrowed)))
+            url = self._url(resource_type, narrowed)
+            page = searchset(self._name, resource_type, self._client.get(url))
             limits += page.remarks
+            if page.next_url:
+                next_page(self._name, self._source, resource_type, page.next_url, url)
             if page.next_url and page.total is None and not self._source.accurate_total:
                 limits.append("it does not say how many resources there are: try accurate_total = true")
         if not self._source.last_updated:

@@ -66,6 +66,17 @@ def test_what_a_pull_can_live_with_is_told_with_what_to_change(server, searching
     assert checks["Condition"][1].startswith("it has no history")
 
 
+def test_links_that_no_pull_would_follow_fail(server, searching):
+    server.resources = [resource("Patient", 1), resource("Patient", 2)]
+    server.history = []
+    serving(server)
+    server.link = lambda target: f"http://fhir.internal{target}"
+    verdict, finding = found(searching())["Patient"]
+    assert verdict == "fails"
+    assert 'add "fhir.internal" to next_hosts' in finding
+    assert found(searching('next_hosts = ["fhir.internal"]'))["Patient"][0] == "works"
+
+
 @pytest.mark.parametrize("way", ["ignores", "refuses"])
 def test_a_server_that_cannot_be_asked_for_what_has_changed(server, searching, way):
     server.resources = [resource("Patient", 1)]

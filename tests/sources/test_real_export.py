@@ -23,7 +23,7 @@ from examples.fhir_server import fhir_server
 from fhir_features.config import Config, load_config
 from fhir_features.errors import SourceIncomplete
 from fhir_features.normalize import normalize
-from fhir_features.sources import landed_runs, pull
+from fhir_features.sources import examine, landed_runs, pull
 
 PROGRAM = Path(__file__).parents[2] / ".venv-fhir" / "bin" / "sekmet"
 # An export takes longer: the server lets everyone poll at least twice, a second apart.
@@ -119,6 +119,11 @@ def test_exports_and_searches_end_in_the_same_tables(base_url: str, key: ec.Elli
     # The history of the one who joined came apart from what changed.
     newest = landed_runs(config.warehouse.path / "landing")[-1]
     assert [file.lines for file in newest.files if file.backfill] == [3]
+
+
+def test_doctor_finds_nothing_to_change(base_url: str, key: ec.EllipticCurvePrivateKey, tmp_path: Path):
+    config = configured(tmp_path, base_url, key, "system", "group/g")
+    assert {check.verdict for name in config.sources for check in examine(config, name)} == {"works"}
 
 
 def write_for_a_while(base_url: str) -> None:

@@ -202,6 +202,18 @@ def test_the_watermark_is_never_later_than_our_own_kick_off(server, searching, d
     assert before <= run.types["Patient"].watermark <= run.finished_at
 
 
+@pytest.mark.parametrize("settings", [(), ('per_patient = ["Patient"]', "connections = 1")])
+def test_the_watermark_is_that_of_the_first_page_of_the_first_search(server, searching, settings):
+    server.resources = patients(35)
+    if settings:
+        pulled(searching())
+    server.requests.clear()
+    server.scripted = lambda _: setattr(server, "date", f"Mon, 02 Mar 2026 10:{len(server.requests):02}:00 GMT")
+    run = pulled(searching("history = false", *settings))
+    assert len(server.requests) > 3
+    assert run.types["Patient"].watermark == dt.datetime(2026, 3, 2, 10, 1, tzinfo=dt.UTC)
+
+
 def test_a_server_that_ignores_last_updated_is_read_fully_and_this_is_said(server, searching):
     server.resources = patients(12)
     server.kept_parameters = lambda parameters: {k: v for k, v in parameters.items() if k != "_lastUpdated"}
