@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from urllib.parse import parse_qs, urlencode, urlsplit
 
 from fhir_features.config import ResourceType, Source
 from fhir_features.errors import SourceIncomplete, SourceNotFhir, SourceUnreachable, UsageError
 from fhir_features.sources.ahead import Ahead
+from fhir_features.sources.asking import bounds, count_url, first_url, in_utc, notice_what_was_ignored, url_of
 from fhir_features.sources.checkpoint import OpenRun, TypeState
 from fhir_features.sources.client import Client
 from fhir_features.sources.history import history_page, is_history
@@ -132,8 +132,8 @@ class _Search:
         since = (seen - overlap).replace(microsecond=0)
         split = resource_type in self._source.per_patient or resource_type in self._source.categories
         if self._source.history and not split:
-            return TypeState(resource_type, self._request() | {"_since": _in_utc(since)}, since, history=True)
-        return TypeState(resource_type, self._request() | {"_lastUpdated": f"ge{_in_utc(since)}"}, since)
+            return TypeState(resource_type, self._request() | {"_since": in_utc(since)}, since, history=True)
+        return TypeState(resource_type, self._request() | {"_lastUpdated": f"ge{in_utc(since)}"}, since)
 
     def _request(self) -> dict[str, str]:
         request = {"_count": str(self._source.page_size)}
@@ -162,7 +162,7 @@ class _Search:
             next_ones = range(state.done, min(state.done + self._source.connections, searches))
             narrowed = [self._only(state.resource_type, part, number) for number in next_ones]
             has_begun = state.scan_pages > 0 or bool(state.cuts)
-            self._ahead.expect([self._url_of(state, each) for each in narrowed[has_begun:]])
+            self._ahead.expect([url_of(self._base, state, each) for each in narrowed[has_begun:]])
             self._read_search(state, narrowed[0], searches)
             self._run.next_search(state)
         if state.unknown == searches:
@@ -226,6 +226,11 @@ class _Search:
                     "written to meanwhile, or passes some by"
                 )
                 return None
+            if scan == SCANS and state.next_url is None and state.history:
+                # HAPI, asked for pages of a history, may give the first alone: hapifhir/hapi-fhir#2114.
+                self._search_instead(state, f"the history of {state.resource_type} has less than the server counts")
+                self._run.begin_scan(state)
+                return self._scan_until_whole(state, only, searches)
             most = max(most, state.ids)
             self._run.begin_scan(state)
         return most
@@ -238,15 +243,16 @@ class _Search:
                 return False
             done = (state.ids, state.total) if searches == 1 else (state.done, searches)
             self._progress(self._name, state.resource_type, *done)
-        if state.total is None and state.scan_pages > 1 and not state.history:
-            state.total = self._count(state, only, *_bounds(state))
-            if state.total is None:
+        is_short = state.scan_pages == 1 and searches > 1 and state.ids < self._source.page_size
+        if state.total is None and not state.history and not is_short:
+            state.total = self._count(state, only, *bounds(state))
+            if state.total is None and state.scan_pages > 1:
                 return state.lines == state.lines_before
         return state.total is None or state.ids >= state.total
 
     def _land_page(self, state: TypeState, only: Mapping[str, str]) -> bool:
         """Land one page; False when the server does not know its link any more."""
-        url = state.next_url or self._first_url(state, only)
+        url = state.next_url or first_url(self._base, state, only)
         try:
             asked_at, answer = self._ahead.get(url)
         except SourceUnreachable:
@@ -267,7 +273,7 @@ class _Search:
         if state.watermark is None:
             state.watermark = min(asked_at, answer.date or asked_at)
         if not state.scan_pages:
-            _notice_what_was_ignored(state, page, only)
+            notice_what_was_ignored(state, page, only)
         for remark in page.remarks:
             state.warn(remark)
         state.last_total = page.total
@@ -286,22 +292,9 @@ class _Search:
             )
         return True
 
-    def _first_url(self, state: TypeState, only: Mapping[str, str]) -> str:
-        if not state.cuts:
-            return self._url_of(state, only)
-        asked = {**only, **state.request}
-        asked.pop("_lastUpdated", None)
-        windowed = urlencode([*asked.items(), *_updated(*_bounds(state))], safe=":")
-        return f"{self._base}/{state.resource_type}?{windowed}"
-
-    def _url_of(self, state: TypeState, only: Mapping[str, str]) -> str:
-        """The first page of a search that is not read in windows."""
-        place = f"{state.resource_type}/_history" if state.history else state.resource_type
-        return f"{self._base}/{place}?{urlencode({**only, **state.request}, safe=':')}"
-
     def _has_come_whole(self, state: TypeState, only: Mapping[str, str]) -> bool:
         """Whether a scan gave as many resources as the server counts now."""
-        count = None if state.history else self._count(state, only, *_bounds(state))
+        count = None if state.history else self._count(state, only, *bounds(state))
         return count is not None and state.ids >= count
 
     def _is_overcounted(self, state: TypeState, only: Mapping[str, str]) -> bool:
@@ -314,10 +307,8 @@ class _Search:
     def _count(
         self, state: TypeState, only: Mapping[str, str], begin: dt.datetime | None, end: dt.datetime | None
     ) -> int | None:
-        # https://hl7.org/fhir/R4/search.html#summary: the total alone.
-        asked = [*only.items(), ("_summary", "count"), *_updated(begin, end)]
         try:
-            answer = self._client.get(f"{self._base}/{state.resource_type}?{urlencode(asked, safe=':')}")
+            answer = self._client.get(count_url(self._base, state, only, begin, end))
             return searchset(self._name, state.resource_type, answer).total if answer.status == 200 else None
         except (SourceUnreachable, SourceNotFhir):
             return None  # Some fail where counting takes too long.
@@ -325,10 +316,7 @@ class _Search:
     def _asks_for_less(self, state: TypeState, answer: Answer) -> bool:
         """Whether the server refuses to say what has changed in the way that it was asked, and is now asked another."""
         if state.history and answer.status != 401 and not is_history(answer):
-            state.warn(f"the server gives no history of {state.resource_type}: set history = false to search at once")
-            state.history = False
-            since = state.request.pop("_since")
-            state.request["_lastUpdated"] = f"ge{since}"
+            self._search_instead(state, f"the server gives no history of {state.resource_type}")
             return True
         if "_lastUpdated" in state.request and answer.status == 400:
             state.warn("the server refuses _lastUpdated, so everything was read again")
@@ -339,6 +327,12 @@ class _Search:
             del state.request["_elements"]
             return True
         return False
+
+    def _search_instead(self, state: TypeState, why: str) -> None:
+        """Ask for what has changed by a search, and no more by the history."""
+        state.warn(f"{why}: set history = false to search at once")
+        state.history = False
+        state.request["_lastUpdated"] = f"ge{state.request.pop('_since')}"
 
     def _skip_patient(self, state: TypeState, answer: Answer) -> None:
         # Merged or deleted since they landed; versions of their resources that are held stay as they are.
@@ -360,32 +354,3 @@ class _Part:
     new: TypeState
     patients: Sequence[int | None]
     categories: Sequence[str | None]
-
-
-def _bounds(state: TypeState) -> tuple[dt.datetime | None, dt.datetime | None]:
-    """Between which instants the resources were last updated that a scan reads."""
-    instants = [state.since, *state.cuts, None]
-    return instants[state.window], instants[state.window + 1]
-
-
-def _updated(begin: dt.datetime | None, end: dt.datetime | None) -> list[tuple[str, str]]:
-    """The search parameters for what was last updated in [begin, end)."""
-    bounds = [("ge", begin), ("lt", end)]
-    return [("_lastUpdated", f"{prefix}{_in_utc(bound)}") for prefix, bound in bounds if bound]
-
-
-def _in_utc(instant: dt.datetime) -> str:
-    # As Z, because servers have been seen that compare instants as text.
-    return f"{instant.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _notice_what_was_ignored(state: TypeState, page: Page, only: Mapping[str, str]) -> None:
-    # A server says in the self link which parameters it honoured: https://hl7.org/fhir/R4/search.html#conformance
-    if page.self_url is None:
-        return
-    honoured = parse_qs(urlsplit(page.self_url).query)
-    if "_lastUpdated" in state.request and "_lastUpdated" not in honoured:
-        state.warn("the server ignored _lastUpdated, so everything was read again")
-        state.since = None
-    for parameter in sorted(only.keys() - honoured.keys()):
-        state.warn(f"the server ignored {parameter}, so each search for it gave everything")

@@ -23,8 +23,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FhirServer]:
 def searching(server: FhirServer, tmp_path: Path) -> Callable[..., Config]:
     """A configuration whose source `ward` searches the server, with more lines for that source."""
 
-    def write(*lines: str, types: str = '"Patient"', base_url: str | None = None) -> Config:
-        return _configured(tmp_path, base_url or server.base, types, 'kind = "search"', "page_size = 10", *lines)
+    def write(*lines: str, types: str = '"Patient"', base_url: str | None = None, page_size: int = 10) -> Config:
+        common = ('kind = "search"', f"page_size = {page_size}")
+        return _configured(tmp_path, base_url or server.base, types, *common, *lines)
 
     return write
 

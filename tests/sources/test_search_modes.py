@@ -352,6 +352,43 @@ def test_a_server_that_has_no_history_is_searched(server, with_history, answer):
     assert "history = false" in run.types["Patient"].warnings[0]
 
 
+def test_a_history_that_cannot_be_read_to_its_end_is_left_for_searches(server, with_history):
+    # https://github.com/hapifhir/hapi-fhir/issues/2114: with _count, no link to the next page of a history.
+    for number in range(100, 125):
+        server.update(resource("Patient", number, updated="2026-03-02T10:30:00.000Z"))
+
+    def cut(request: Request) -> Reply | None:
+        if not request.path.endswith("_history"):
+            return None
+        bundle = json.loads(server.history_bundle(request))
+        return Reply(body=json.dumps({**bundle, "link": bundle["link"][:1]}).encode())
+
+    server.scripted = cut
+    run = pulled(with_history)
+    assert {each["id"] for each in landed(run)} == {f"patient-{number}" for number in range(100, 125)}
+    of = run.types["Patient"]
+    assert (of.history, of.since is not None, of.request) == (
+        False,
+        True,
+        {"_count": "10", "_lastUpdated": f"ge{SINCE}"},
+    )
+    why = "the history of Patient has less than the server counts"
+    assert of.warnings == (f"{why}: set history = false to search at once",)
+
+
+def test_a_history_whose_links_expire_is_not_given_up_for_a_search_that_shows_no_deletions(server, with_history):
+    for number in range(100, 125):
+        server.update(resource("Patient", number, updated="2026-03-02T10:30:00.000Z"))
+    server.delete(resource("Patient", 2), at="2026-03-02T10:20:00Z")
+    server.scripted = lambda request: Reply(status=410) if "_offset" in request.parameters else None
+    with pytest.raises(SourceIncomplete):
+        pulled(with_history)
+    server.scripted = lambda _: None
+    run = pulled(with_history)
+    assert run.types["Patient"].history
+    assert [each["entry"][0]["request"]["url"] for each in landed(run) if "entry" in each] == ["Patient/patient-2"]
+
+
 def test_odd_entries_of_a_history_are_landed_for_normalize_to_judge(server, with_history):
     odd = [
         {"resource": {"resourceType": "Patient", "id": 7}, "request": {"method": "PUT"}},

@@ -153,15 +153,18 @@ def test_a_manifest_in_parts_is_followed_part_by_part(held, exporting):
     later: dict[str, Any] = {}
 
     def divide(job: Job) -> None:
-        later.update(job.manifest, output=job.manifest["output"][2:])
+        later.update(job.manifest, output=job.manifest["output"][2:], transactionTime="2026-03-02T09:00:00Z")
         job.manifest.update(output=job.manifest["output"][:2], link=[{"relation": "next", "url": "/more"}])
+        job.manifest.update(transactionTime="2026-03-02T08:00:00Z")
 
     waits = iter([Reply(status=202, headers={"Retry-After": "0"})])
     held.change = divide
     held.before = lambda request: (
         next(waits, Reply(body=json.dumps(later).encode())) if request.path == "/more" else None
     )
-    assert landed(pulled(exporting())) == RESOURCES
+    run = pulled(exporting())
+    assert landed(run) == RESOURCES
+    assert {of.watermark for of in run.types.values()} == {dt.datetime(2026, 3, 2, 8, tzinfo=dt.UTC)}
 
 
 def test_manifests_that_link_on_in_a_circle_come_to_an_end(held, exporting):
@@ -361,6 +364,22 @@ def test_a_file_that_did_not_come_whole_is_asked_for_again(held, exporting, faul
     assert landed(run) == RESOURCES
     assert len(met) == 4
     assert all(of.complete and not of.warnings for of in run.types.values())
+
+
+def test_a_connection_that_broke_off_at_the_end_of_a_line_is_noticed_without_a_count(held, exporting):
+    def uncounted(job: Job) -> None:
+        for file in job.manifest["output"]:
+            del file["count"]
+
+    def once(request: Request) -> Reply | None:
+        if request.path != "/files/0/Observation-0" or held.asked().count(request.path) > 1:
+            return None
+        whole = held.jobs[0].files["Observation-0"]
+        return Reply(body=cut_between_lines(whole).body, length=len(whole))
+
+    held.change, held.before = uncounted, once
+    assert landed(pulled(exporting())) == RESOURCES
+    assert held.asked().count("/files/0/Observation-0") == 2
 
 
 @pytest.mark.parametrize(("fault", "rest"), [(cut_line, 24), (cut_gzip, 15), (broken_gzip, 15)])

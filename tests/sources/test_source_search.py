@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from email.utils import format_datetime
 
 import pytest
@@ -39,6 +40,10 @@ def pulled(config: Config) -> LandedRun:
 
 def landed(run: LandedRun) -> list[dict]:
     return [json.loads(line) for file in run.files for _, _, line in read_lines(run.folder, file)]
+
+
+def by_id(resources: list[dict]) -> list[dict]:
+    return sorted(resources, key=lambda each: each["id"])
 
 
 def patients(count: int) -> list[dict]:
@@ -378,11 +383,53 @@ def test_a_total_that_nothing_contradicts_is_believed(server, searching, counted
         pull(searching())
 
 
-def test_a_short_search_without_a_total_is_read_once(server, searching):
+def without_links(server) -> Callable[[Request], Reply | None]:
+    """A server that neither links on nor counts unasked."""
+    # https://github.com/hapifhir/hapi-fhir/issues/4027, https://github.com/hapifhir/hapi-fhir/issues/6549
+
+    def answer(request: Request) -> Reply | None:
+        if "_summary" in request.parameters:
+            return None
+        bundle = json.loads(server.bundle(request))
+        return Reply(body=json.dumps({**bundle, "link": bundle["link"][:1], "total": None}).encode())
+
+    return answer
+
+
+@pytest.mark.parametrize("page_size", [10, 25])
+def test_one_page_without_a_link_is_all_only_if_the_server_counts_no_more(server, searching, page_size):
+    """Also where the server gives smaller pages than were asked for."""
+    server.resources = [
+        resource("Patient", number, updated=f"2026-01-{number + 1:02}T00:00:00.000Z") for number in range(25)
+    ]
+    server.kept_parameters = lambda parameters: parameters | {"_count": "10"}
+    server.scripted = without_links(server)
+    assert by_id(landed(pulled(searching(page_size=page_size)))) == by_id(server.resources)
+
+
+def test_one_page_is_taken_for_all_where_the_server_cannot_count(server, searching):
     server.resources = patients(10)
     server.total = False
-    pulled(searching())
-    assert len(server.requests) == 1
+    server.scripted = lambda request: Reply(status=400) if "_summary" in request.parameters else None
+    assert landed(pulled(searching())) == server.resources
+    assert len(server.requests) == 2
+
+
+def test_of_many_small_searches_only_those_that_fill_a_page_are_counted(server, searching):
+    server.resources = [*patients(2)] + [
+        resource("Observation", n) | {"subject": {"reference": f"Patient/patient-{n // 10}"}} for n in range(19)
+    ]
+    server.total = False
+    pulled(searching('per_patient = ["Observation"]', "connections = 1", types='"Patient", "Observation"'))
+    counted = [request.parameters.get("patient") for request in server.requests if "_summary" in request.parameters]
+    assert counted == [None, "patient-0"]
+
+
+def test_smaller_pages_than_asked_for_are_read_to_the_end(server, searching):
+    server.resources = patients(25)
+    server.kept_parameters = lambda parameters: parameters | {"_count": "4"}
+    run = pulled(searching())
+    assert (landed(run), run.types["Patient"].pages) == (server.resources, 7)
 
 
 def test_empty_pages_that_link_on_are_followed(server, searching):
