@@ -454,6 +454,7 @@ def test_a_link_by_another_path_is_followed_where_that_is_said_to_be_the_servers
         pulled(searching())
     run = pulled(searching(f'other_base_urls = ["http://fhir.internal:8080", "{inside}/"]'))
     assert landed(run) == server.resources
+    assert {request.path for request in server.requests} == {"/fhir/r4/Patient"}
 
 
 # Profiles
