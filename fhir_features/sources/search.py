@@ -211,11 +211,11 @@ class _Search:
 
     def _scan_until_whole(self, state: TypeState, only: Mapping[str, str], searches: int) -> int | None:
         """Nothing when a scan gave all; else how many resources the best of several scans gave."""
-        most = 0
+        most, ids_before = 0, None
         for scan in range(1, SCANS + 1):
             if self._scan(state, only, searches):
                 return None
-            if state.next_url is None and scan > 1 and self._is_overcounted(state, only):
+            if state.next_url is None and state.ids == ids_before and self._is_overcounted(state, only):
                 state.warn(
                     f"the server says more {state.resource_type} than it has: searches were read twice to be sure"
                 )
@@ -231,7 +231,7 @@ class _Search:
                 self._search_instead(state, f"the history of {state.resource_type} has less than the server counts")
                 self._run.begin_scan(state)
                 return self._scan_until_whole(state, only, searches)
-            most = max(most, state.ids)
+            most, ids_before = max(most, state.ids), state.ids
             self._run.begin_scan(state)
         return most
 
@@ -298,8 +298,8 @@ class _Search:
         return count is not None and state.ids >= count
 
     def _is_overcounted(self, state: TypeState, only: Mapping[str, str]) -> bool:
-        """Whether a scan that gave nothing new has all there is, though the server said more: with its last page, or
-        when it is asked to count, it says how many there are indeed."""
+        """Whether a scan that gave what the one before it gave has all there is, though the server said more: with its
+        last page, or when it is asked to count, it says how many there are indeed."""
         if state.total is None or state.lines > state.lines_before:
             return False
         return state.ids >= (state.last_total or state.total) or self._has_come_whole(state, only)

@@ -154,6 +154,18 @@ def test_each_patient_is_a_place_to_go_on_from(server, ward):
     assert asked(server, "Patient") == []
 
 
+def test_the_watermark_is_of_what_was_asked_for_first_of_known_patients_and_new_ones(server, ward):
+    server.resources = [resource("Patient", 0), result(0, 0)]
+    config = ward(PER_PATIENT, "history = false")
+    pulled(config)
+    server.resources += [resource("Patient", 1, updated="2026-03-03T00:00:00.000Z"), result(1, 1)]
+    server.requests.clear()
+    server.scripted = lambda _: setattr(server, "date", f"Mon, 02 Mar 2026 11:{len(server.requests):02}:00 GMT")
+    of = pulled(config).types["Observation"]
+    assert [each.get("patient") for each in asked(server, "Observation")] == ["patient-0", "patient-1"]
+    assert of.watermark == dt.datetime(2026, 3, 2, 11, 2, tzinfo=dt.UTC)
+
+
 def test_patients_may_come_from_another_source_of_the_site(server, tmp_path):
     """As with a server that shows no Patient without its id, and nothing without a patient and a category."""
     (tmp_path / "in").mkdir()
@@ -538,7 +550,7 @@ def test_a_resource_that_changes_while_windows_are_read_is_not_passed_by(server,
     server.resources = [spread(number) for number in range(60)]
     server.fetch_size = 20
     changed = [
-        spread(number) | {"meta": {"versionId": "2", "lastUpdated": "2026-03-02T10:00:00Z"}} for number in (1, 59)
+        spread(number) | {"meta": {"versionId": "2", "lastUpdated": "2099-03-02T10:00:00Z"}} for number in (1, 59)
     ]
 
     def change(count: int) -> None:

@@ -302,6 +302,20 @@ def test_resources_that_are_deleted_while_they_are_paged_hide_no_living_one(serv
     assert {each["id"] for each in landed(pulled(searching()))} == {each["id"] for each in patients(60)}
 
 
+def test_resources_that_are_deleted_in_one_search_after_the_other_hide_no_living_one(server, searching):
+    """The same ten are passed by twice, and the last page counts no more than came."""
+    server.resources = patients(60)
+
+    def delete_ten_twice(count: int) -> None:
+        if count in (2, 6):
+            server.resources = server.resources[10:]
+
+    server.after_page = delete_ten_twice
+    ids = {each["id"] for each in landed(pulled(searching()))}
+    assert len(server.resources) == 40
+    assert ids >= {each["id"] for each in server.resources}
+
+
 def test_resources_that_are_added_while_they_are_paged_need_no_second_search(server, searching):
     server.resources = patients(30)
     server.after_page = lambda count: server.update(resource("Patient", 100 + count)) if count < 3 else None
@@ -367,6 +381,22 @@ def test_a_total_that_is_an_estimate_keeps_nothing_from_being_whole(server, sear
         "the server says more Patient than it has: searches were read twice to be sure",
     )
     assert run.types["Patient"].pages == 6
+
+
+def test_an_estimate_is_not_contradicted_by_a_reading_that_brings_others(server, searching):
+    held = patients(25)
+    # Three readings of two pages, each of which passes one by: not the same one.
+    readings = iter([held[:12], held[12:24], *[held[1:13], held[13:]] * 2])
+
+    def answer(request: Request) -> Reply:
+        entry = [{"resource": each} for each in next(readings)]
+        if "page" in request.parameters:
+            return Reply(body=body(total=24, entry=entry))
+        return Reply(body=body(total=26, entry=entry, link=[{"relation": "next", "url": "Patient?page=2"}]))
+
+    server.scripted = answer
+    assert by_id(landed(pulled(searching()))) == by_id(held)
+    assert len(server.requests) == 6
 
 
 @pytest.mark.parametrize("counted", [26, None])
