@@ -6,8 +6,6 @@ Data goes to stdout, everything else to stderr. A user's mistake is one line and
 from __future__ import annotations
 
 import importlib
-import os
-import signal
 import sys
 import traceback
 import warnings
@@ -84,9 +82,8 @@ def cli(ctx: click.Context, config: str) -> None:
 
 
 def main() -> None:
-    """The entry point of `fhir-features`."""
+    """Run a command, and end with its exit code. The entry point is `fhir_features.__main__`."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    signal.signal(signal.SIGINT, _interrupted)
     try:
         cli.main(standalone_mode=False)
     except FhirFeaturesError as error:
@@ -100,15 +97,6 @@ def main() -> None:
     except Exception as error:
         print(f"error: {_fault(error)}", file=sys.stderr)
         sys.exit(FAULT)
-
-
-def _interrupted(*_: object) -> None:
-    """End at once, as a kill would: every command goes on from that. A KeyboardInterrupt does not do: DuckDB takes it
-    for a failed query, or waits for ever for that to end, and an import in the middle loses it."""
-    # What shows progress has hidden the cursor: https://invisible-island.net/xterm/ctlseqs/ctlseqs.html, DECTCEM.
-    shown = "\r\x1b[K\x1b[?25h" if sys.stderr.isatty() else ""
-    os.write(2, f"{shown}interrupted: run the same command again to go on\n".encode())
-    os._exit(INTERRUPTED)
 
 
 def _fault(error: Exception) -> str:

@@ -14,7 +14,8 @@ from fhir_features.cli import COMMANDS, cli
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 INTRODUCTION = r"""# Commands
 
-Generated from the code: do not edit. `fhir-features COMMAND --help` says the same.
+Generated from the code: do not edit. `fhir-features COMMAND --help` says the same; `python -m fhir_features` is the same
+program.
 
 Data goes to stdout, everything else to stderr; `--json` wherever a table is printed. What ends a command is told by its
 [exit code](exit-codes.md). Every command reads [the configuration](configuration.md) in the folder that it runs in, or

@@ -6,14 +6,27 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
+import pytest
 from fhir_server import FhirServer, Request, resource
 
 from fhir_features.errors import FAULT, INTERRUPTED
 from fhir_features.sources import landed_runs
 
-PROGRAM = "from fhir_features.cli import main; main()"
+PROGRAM = "from fhir_features.__main__ import main; main()"
+SAID = "interrupted: run the same command again to go on\n"
+# Ctrl-C when the import of a module begins.
+AT_IMPORT = """
+import os, runpy, signal, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+"""
 
 
 def started(file: Any, *words: str, program: str = PROGRAM) -> subprocess.Popen[str]:
@@ -34,12 +47,28 @@ def test_ctrl_c_is_one_line_and_the_same_command_goes_on(server: FhirServer, sea
     children.append(started(config.file, "pull"))
     printed, said = children[0].communicate()
     assert (children[0].returncode, printed) == (INTERRUPTED, "")
-    assert said == "interrupted: run the same command again to go on\n"
+    assert said == SAID
     again = started(config.file, "pull")
     again.communicate()
     assert again.returncode == 0
     (run,) = landed_runs(config.warehouse.path / "landing")
     assert sum(file.lines for file in run.files) == 3
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        pytest.param("runpy.run_module('fhir_features', run_name='__main__')", id="module"),
+        pytest.param(
+            f"runpy.run_path({str(Path(sys.executable).with_name('fhir-features'))!r}, run_name='__main__')",
+            id="script",
+        ),
+    ],
+)
+@pytest.mark.parametrize("module", ["click", "fhir_features.errors", "fhir_features.cli.status", "fhir_features.store"])
+def test_ctrl_c_while_modules_are_imported_is_one_line(module: str, run: str, searching: Any) -> None:
+    child = started(searching().file, "status", program=AT_IMPORT.format(module=module) + run)
+    assert (*child.communicate(), child.returncode) == ("", SAID, INTERRUPTED)
 
 
 def test_what_nobody_has_foreseen_is_one_line_without_its_words(searching: Any) -> None:
