@@ -12,7 +12,9 @@ import warnings
 from pathlib import Path
 
 import click
+from click.shell_completion import add_completion_class
 
+from fhir_features.cli.completing import Bash
 from fhir_features.cli.teaching import Group, examples
 from fhir_features.errors import FAULT, INTERRUPTED, FhirFeaturesError
 
@@ -79,6 +81,9 @@ class _Commands(Group):
 def cli(ctx: click.Context, config: str) -> None:
     """A FHIR-native feature store: what did we know about patient P at time T?"""
     ctx.obj = config
+
+
+add_completion_class(Bash)
 
 
 def main() -> None:

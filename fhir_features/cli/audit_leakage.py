@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from fhir_features.cli import completing
 from fhir_features.cli.options import instant_option, serving_option
 from fhir_features.cli.printing import print_json, print_table
 from fhir_features.cli.progress import working
@@ -18,7 +19,7 @@ _SHOWN = 20
 
 @click.command(epilog=examples("fhir-features audit-leakage elsewhere.parquet diabetes:hba1c_last_1y --value hba1c"))
 @click.argument("table", type=click.Path(path_type=Path))
-@click.argument("feature", metavar="VIEW:FEATURE")
+@click.argument("feature", metavar="VIEW:FEATURE", shell_complete=completing.views_and_features)
 @click.option("--value", required=True, metavar="COLUMN", help="The column with the values of the feature.")
 @click.option("--known-as-of", metavar="INSTANT", help="Nothing counts as known after this instant.")
 @serving_option("'exact', whatever the view's cadence")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from fhir_features.cli import completing
 from fhir_features.cli.printing import print_json, print_table
 from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
@@ -13,7 +14,7 @@ from fhir_features.errors import UsageError
 @click.command(
     epilog=examples("fhir-features build", "fhir-features build diabetes", "fhir-features build --restate diabetes")
 )
-@click.argument("views", nargs=-1, metavar="[VIEW]...")
+@click.argument("views", nargs=-1, metavar="[VIEW]...", shell_complete=completing.views)
 @click.option("--restate", is_flag=True, help="Write the tables of the views named anew, with what is known now.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")
 @click.pass_obj

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
+from fhir_features.cli import completing
 from fhir_features.cli.printing import print_json, print_table
 from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
@@ -21,7 +22,7 @@ from fhir_features.sources import Check, examine
         "fhir-features doctor --json  # for a monitor; the exit code is 1 when anything fails",
     )
 )
-@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...", shell_complete=completing.sources)
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {source, check, verdict, finding}.")
 @click.pass_obj
 def command(config_path: str, sources: Sequence[str], as_json: bool) -> None:

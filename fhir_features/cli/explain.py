@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from fhir_features.cli import completing
 from fhir_features.cli.options import instant_option, serving_option
 from fhir_features.cli.printing import Cell, print_table
 from fhir_features.cli.teaching import examples
@@ -19,7 +20,7 @@ from fhir_features.cli.teaching import examples
         "fhir-features explain diabetes:age --patient patient-001 --at 2026-03-01T12:00:00Z --json",
     )
 )
-@click.argument("feature", metavar="VIEW:FEATURE")
+@click.argument("feature", metavar="VIEW:FEATURE", shell_complete=completing.views_and_features)
 @click.option("--patient", "patient_id", required=True, help="The FHIR id of the patient.")
 @click.option("--site", help="The site of the patient; not needed where the configuration has one.")
 @click.option("--at", "at", required=True, metavar="INSTANT", help="T, such as 2024-03-05T14:00:00Z.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fhir_features.cli import completing
 from fhir_features.cli.printing import print_json, print_table
 from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import Group, examples
@@ -64,7 +65,7 @@ def list_views(config_path: str, with_earlier: bool, as_json: bool) -> None:
 @command.command(
     "show", epilog=examples("fhir-features features show diabetes", "fhir-features features show diabetes --sql")
 )
-@click.argument("view", metavar="VIEW[@VERSION]")
+@click.argument("view", metavar="VIEW[@VERSION]", shell_complete=completing.views)
 @click.option("--sql", is_flag=True, help="Print the statement that answers the view.")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it: {version, name, features, …}.")
 @click.pass_obj
@@ -85,8 +86,8 @@ def show_view(config_path: str, view: str, sql: bool, as_json: bool) -> None:
 
 
 @command.command("diff", epilog=examples("fhir-features features diff diabetes@1a2b3c diabetes"))
-@click.argument("before", metavar="VIEW[@VERSION]")
-@click.argument("after", metavar="VIEW[@VERSION]")
+@click.argument("before", metavar="VIEW[@VERSION]", shell_complete=completing.views)
+@click.argument("after", metavar="VIEW[@VERSION]", shell_complete=completing.views)
 @click.option("--json", "as_json", is_flag=True, help="Print {before, after, fields, features} as JSON.")
 @click.pass_obj
 def diff_versions(config_path: str, before: str, after: str, as_json: bool) -> None:

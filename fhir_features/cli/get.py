@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fhir_features.cli import completing
 from fhir_features.cli.options import instant_option, serving_option
 from fhir_features.cli.printing import print_json, print_table
 from fhir_features.cli.progress import working
@@ -28,8 +29,16 @@ if TYPE_CHECKING:
         "fhir-features get rows.csv --features diabetes --serving 'daily@02:00 Europe/Berlin' --output t.parquet",
     )
 )
-@click.argument("entities")
-@click.option("--features", "names", multiple=True, required=True, metavar="VIEW[:FEATURE]", help="May be repeated.")
+@click.argument("entities", shell_complete=completing.spines_or_files)
+@click.option(
+    "--features",
+    "names",
+    multiple=True,
+    required=True,
+    metavar="VIEW[:FEATURE]",
+    shell_complete=completing.views_and_features,
+    help="May be repeated.",
+)
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="A .parquet or .csv file to write.")
 @click.option("--known-as-of", metavar="INSTANT", help="Nothing counts as known after this instant.")
 @serving_option("that of each view's cadence")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fhir_features.cli import completing
 from fhir_features.cli.printing import print_table, written
 from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=examples("fhir-features materialize", "fhir-features materialize diabetes"))
-@click.argument("views", nargs=-1, metavar="[VIEW]...")
+@click.argument("views", nargs=-1, metavar="[VIEW]...", shell_complete=completing.views)
 @click.option("--no-pull", is_flag=True, help="Ask no source: go on from what has landed.")
 @click.option("--anew", is_flag=True, help="Load everything again, as into an online store that was emptied.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record of the run.")

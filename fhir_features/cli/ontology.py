@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fhir_features.cli import completing
 from fhir_features.cli.printing import print_json, print_table
 from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import Group, examples
@@ -55,7 +56,7 @@ def list_artifacts(as_json: bool) -> None:
 
 
 @command.command("show", epilog=examples("fhir-features ontology show icd10cm@FY2026"))
-@click.argument("artifact")
+@click.argument("artifact", shell_complete=completing.artifacts)
 def show_artifact(artifact: str) -> None:
     """Show the manifest of one artifact, such as icd10cm@FY2026, as JSON."""
     for manifest in load_ontologies().manifests:
@@ -132,8 +133,8 @@ def lock(dry_run: bool, as_json: bool) -> None:
 
 
 @command.command("diff", epilog=examples("fhir-features ontology diff icd10cm@FY2025 icd10cm@FY2026"))
-@click.argument("old")
-@click.argument("new")
+@click.argument("old", shell_complete=completing.artifacts)
+@click.argument("new", shell_complete=completing.artifacts)
 @click.option("--json", "as_json", is_flag=True, help="Print a list of {code, kind, before, after, successors}.")
 def diff(old: str, new: str, as_json: bool) -> None:
     """List what changed between two releases, such as icd10cm@FY2025 and icd10cm@FY2026, or two versions of a map.
@@ -156,8 +157,8 @@ def diff(old: str, new: str, as_json: bool) -> None:
 
 
 @command.command("impact", epilog=examples("fhir-features ontology impact icd10cm@FY2025 icd10cm@FY2026"))
-@click.argument("old")
-@click.argument("new")
+@click.argument("old", shell_complete=completing.artifacts)
+@click.argument("new", shell_complete=completing.artifacts)
 @click.option(
     "--json",
     "as_json",

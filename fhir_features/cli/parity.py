@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 import click
 
+from fhir_features.cli import completing
 from fhir_features.cli.printing import print_json, print_table
 from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples as typed
 
 
 @click.command(epilog=typed("fhir-features parity", "fhir-features parity diabetes --patients 100"))
-@click.argument("views", nargs=-1, metavar="[VIEW]...")
+@click.argument("views", nargs=-1, metavar="[VIEW]...", shell_complete=completing.views)
 @click.option("--patients", default=1_000, show_default=True, type=click.IntRange(min=1), help="How many to sample.")
 @click.option("--seed", default=0, show_default=True, help="Another seed samples other patients.")
 @click.option(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from fhir_features.cli import completing
 from fhir_features.cli.printing import print_json, print_table
 from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
@@ -16,7 +17,7 @@ from fhir_features.sources import PullSummary, pull
 
 
 @click.command(epilog=examples("fhir-features pull", "fhir-features pull files --json  # one source, as JSON"))
-@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...", shell_complete=completing.sources)
 @click.option("--json", "as_json", is_flag=True, help="Print the summaries as JSON.")
 @click.pass_obj
 def command(config_path: str, sources: Sequence[str], as_json: bool) -> None:

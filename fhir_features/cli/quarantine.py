@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import click
 
+from fhir_features.cli import completing
 from fhir_features.cli.printing import print_json, print_table
 from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import Group, examples
@@ -37,7 +38,7 @@ def list_counts(config_path: str, as_json: bool) -> None:
 
 
 @command.command(epilog=examples("fhir-features quarantine show --type Observation --rule code"))
-@click.option("--source", help="Only of this source.")
+@click.option("--source", shell_complete=completing.sources, help="Only of this source.")
 @click.option("--type", "resource_type", metavar="TYPE", help="Only of this resource type.")
 @click.option("--rule", help="Only what this rule set aside.")
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from fhir_features.cli import completing
 from fhir_features.cli.printing import print_json, print_table
 from fhir_features.cli.progress import working
 from fhir_features.cli.teaching import examples
@@ -16,7 +17,7 @@ from fhir_features.sources.reconcile import MAX_SHARE, reconcile
 @click.command(
     epilog=examples("fhir-features reconcile hospital --dry-run  # count only", "fhir-features reconcile hospital")
 )
-@click.argument("source")
+@click.argument("source", shell_complete=completing.sources)
 @click.option(
     "--max-share",
     type=click.FloatRange(0, 1),

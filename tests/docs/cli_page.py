@@ -26,7 +26,9 @@ they have ended: `verify: 33 files of 508.1 kB, 0 damaged, in 2.1 s (16/s)`. Ctr
 130, and the same command goes on. What `--json` prints is said with each command: a list of objects for a table, an
 object for a single result; instants in ISO 8601, nothing as null.
 
-Commands and options complete with the tab key, by [click's own completion](https://click.palletsprojects.com/en/stable/shell-completion/):
+Commands, options, and the names of sources, feature views, features, spines and ontologies complete with the tab key,
+by [click's own completion](https://click.palletsprojects.com/en/stable/shell-completion/); `features.py` is read for
+them, and not run:
 
 - bash: `eval "$(_FHIR_FEATURES_COMPLETE=bash_source fhir-features)"`, added to `~/.bashrc`
 - zsh: `eval "$(_FHIR_FEATURES_COMPLETE=zsh_source fhir-features)"`, added to `~/.zshrc` after
