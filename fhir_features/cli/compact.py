@@ -24,7 +24,7 @@ def command(config_path: str, as_json: bool) -> None:
     from fhir_features.upkeep import compact
 
     with working("compact") as work:
-        compacted = compact(load_config(config_path))
+        compacted = compact(load_config(config_path), work.progress)
         work.done(sum(each.rows for each in compacted), "rows written")
     if as_json:
         print_json(compacted)

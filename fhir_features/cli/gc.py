@@ -23,7 +23,7 @@ def command(config_path: str, dry_run: bool, as_json: bool) -> None:
     from fhir_features.upkeep import gc
 
     with working("gc") as work:
-        orphans = gc(load_config(config_path), dry_run=dry_run)
+        orphans = gc(load_config(config_path), work.progress, dry_run=dry_run)
         freed = size(sum(each.bytes for each in orphans))
         work.done(len(orphans), f"{'would be removed' if dry_run else 'removed'}, {freed},")
     if as_json:

@@ -99,8 +99,9 @@ def verify(as_json: bool) -> None:
     """Recompute the hash of every table in the lock. Ends with code 30 at the first that differs."""
     found = []
     with working("ontology verify") as work:
-        for manifest in load_ontologies().verify():
-            work.step(manifest.id)
+        known = load_ontologies()
+        for number, manifest in enumerate(known.verify(), start=1):
+            work.progress("ontologies", "artifacts", number, len(known.manifests))
             found.append({"id": manifest.id, "content_sha256": manifest.content_sha256})
         work.done(len(found), "artifacts")
     if as_json:

@@ -8,6 +8,7 @@ transaction of a DELETE and an INSERT a table, which is refused unless the rows 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,24 +33,31 @@ class Compacted:
     rows: int
 
 
-def compact_tables(con: duckdb.DuckDBPyConnection, path: Path) -> list[Compacted]:
+def compact_tables(
+    con: duckdb.DuckDBPyConnection, path: Path, progress: Callable[[str, int, int], None]
+) -> list[Compacted]:
     """Write each table that has several files anew, in the order of its rows, as one commit over all of them.
 
-    Readers go on with what they have. Raises LakeError, and changes nothing, if a table would not say the same.
+    `progress` is called with a table, how many of its rows are written, and of how many. Readers go on with what they
+    have. Raises LakeError, and changes nothing, if a table would not say the same.
     """
-    before = _file_counts(con)
-    tables = [table for table in TABLES if before.get(table.name, 0) > 1]
+    before = _files_and_rows(con)
+    tables = [table for table in TABLES if table.name in before and before[table.name][0] > 1]
     if not tables:
         return []
     kept = {file.name: file.sha256 for file in data_files(con) if file.sha256}
     attach(con, path, f"READ_ONLY, SNAPSHOT_VERSION {newest_snapshot(con)}", name="before")
     try:
         with transaction(con, _COMPACT, kept=kept):
-            rows = {table.name: _rewrite(con, table) for table in tables}
+            for table in tables:
+                rows = before[table.name][1]
+                progress(table.name, 0, rows)
+                _rewrite(con, table)
+                progress(table.name, rows, rows)
     finally:
         detach(con, "before")
-    after = _file_counts(con)
-    return [Compacted(table.name, before[table.name], after[table.name], rows[table.name]) for table in tables]
+    after = _files_and_rows(con)
+    return [Compacted(table.name, before[table.name][0], *after[table.name]) for table in tables]
 
 
 def remove_replaced(con: duckdb.DuckDBPyConnection, data: Path, *, dry_run: bool) -> list[Path]:
@@ -64,15 +72,13 @@ def remove_replaced(con: duckdb.DuckDBPyConnection, data: Path, *, dry_run: bool
     return orphans
 
 
-def _rewrite(con: duckdb.DuckDBPyConnection, table: Table) -> int:
+def _rewrite(con: duckdb.DuckDBPyConnection, table: Table) -> None:
     name = identifier(table.name)
     order = ", ".join(identifier(column) for column in table.sort)
     con.execute(f"DELETE FROM lake.{name}")
     con.execute(f"INSERT INTO lake.{name}\nSELECT *\nFROM before.{name}\nORDER BY {order}")
-    rows, *_ = now = _fingerprint(con, "lake", name)
-    if now != _fingerprint(con, "before", name):
+    if _fingerprint(con, "lake", name) != _fingerprint(con, "before", name):
         raise LakeError(f"table {table.name} would not say the same when compacted: report this, nothing changed")
-    return rows
 
 
 def _fingerprint(con: duckdb.DuckDBPyConnection, lake: str, name: str) -> tuple[int, ...]:
@@ -84,15 +90,14 @@ FROM {lake}.{name} t""").fetchone()
     return tuple(int(number) for number in row)
 
 
-def _file_counts(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    return dict(
-        con.execute(f"""
-SELECT t.table_name, count(*)
+def _files_and_rows(con: duckdb.DuckDBPyConnection) -> dict[str, tuple[int, int]]:
+    found = con.execute(f"""
+SELECT t.table_name, count(*), sum(f.record_count)
 FROM {METADATA}.ducklake_data_file f
 JOIN {METADATA}.ducklake_table t USING (table_id)
 WHERE f.end_snapshot IS NULL AND t.end_snapshot IS NULL
 GROUP BY ALL""").fetchall()
-    )
+    return {table: (files, int(rows)) for table, files, rows in found}
 
 
 def _forget_before_compaction(con: duckdb.DuckDBPyConnection) -> None:

@@ -10,9 +10,10 @@ from fhir_features.errors import LakeLocked
 from fhir_features.lake import writing
 from fhir_features.lake.attach import DATA
 from fhir_features.lake.compacting import Compacted, compact_tables, remove_replaced
+from fhir_features.sources.progress import Progress, silent
 
 
-def compact(config: Config) -> list[Compacted]:
+def compact(config: Config, progress: Progress = silent) -> list[Compacted]:
     """Write each table of the lake that has several files into one, in the order of its rows, as one commit.
 
     Whoever reads meanwhile goes on with what it has; the files that were replaced are removed when nobody reads, if not
@@ -20,7 +21,7 @@ def compact(config: Config) -> list[Compacted]:
     """
     lake, buckets = config.warehouse.path / "lake", config.warehouse.buckets
     with writing(lake, buckets=buckets) as con:
-        compacted = compact_tables(con, lake)
+        compacted = compact_tables(con, lake, lambda table, rows, total: progress(table, "rows", rows, total))
     with suppress(LakeLocked), writing(lake, buckets=buckets, to_remove=True) as con:
         remove_replaced(con, lake / DATA, dry_run=False)
     return compacted

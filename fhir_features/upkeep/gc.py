@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from fhir_features.config import Config
@@ -23,6 +24,7 @@ from fhir_features.lake.doubtful import doubtful
 from fhir_features.ontology.systems import ontologies_home, shipped_folder
 from fhir_features.sources.checkpoint import CHECKPOINT
 from fhir_features.sources.landing import RECORD, RUN_FOLDERS, runs_of_source
+from fhir_features.sources.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -34,25 +36,27 @@ class Orphan:
     bytes: int
 
 
-def gc(config: Config, *, dry_run: bool = False) -> list[Orphan]:
+def gc(config: Config, progress: Progress = silent, *, dry_run: bool = False) -> list[Orphan]:
     """Remove what belongs to nothing, or on a dry run only find it; sorted by path.
 
     Raises LakeLocked when another process pulls, builds, writes to the lake or reads it, LakeError when the disk
     refuses.
     """
     warehouse = config.warehouse.path
-    with disk_errors(LakeError, str(warehouse)):
-        found = [
-            *_in_landing(warehouse / "landing", dry_run),
-            *_in_lake(warehouse / "lake", config.warehouse.buckets, dry_run),
-            *_in_tables(warehouse / "features", dry_run),
-            *_aside(warehouse, dry_run),
-            *_aside(config.features.path, dry_run),
-        ]
-        if ontologies_home() != shipped_folder():
-            found += _aside(ontologies_home(), dry_run)
     # One of these folders may lie in another.
-    return sorted({orphan.path: orphan for orphan in found}.values(), key=lambda orphan: orphan.path)
+    found: dict[Path, Orphan] = {}
+    with disk_errors(LakeError, str(warehouse)):
+        for orphan in chain(
+            _in_landing(warehouse / "landing", dry_run),
+            _in_lake(warehouse / "lake", config.warehouse.buckets, dry_run),
+            _in_tables(warehouse / "features", dry_run),
+            _aside(warehouse, dry_run),
+            _aside(config.features.path, dry_run),
+            _aside(ontologies_home(), dry_run) if ontologies_home() != shipped_folder() else (),
+        ):
+            found[orphan.path] = orphan
+            progress("warehouse", "what belongs to nothing", len(found), None)
+    return sorted(found.values(), key=lambda orphan: orphan.path)
 
 
 def _aside(folder: Path, dry_run: bool) -> Iterator[Orphan]:

@@ -25,7 +25,7 @@ from fhir_features.lake.attach import CATALOG, DATA, attach, connect, in_use
 from fhir_features.lake.digests import METADATA, data_files
 from fhir_features.lake.doubtful import doubtful, put_back
 from fhir_features.ontology import load_ontologies
-from fhir_features.sources.landing import RECORD, RUN_FOLDERS, read_record
+from fhir_features.sources.landing import RECORD, RUN_FOLDERS, LandedRun, read_record
 from fhir_features.sources.progress import Progress, silent
 
 _FROM_BACKUP = "restore it from a backup"
@@ -74,14 +74,17 @@ class _Check:
         self.findings: list[Finding] = []
         self.files = 0
         self.bytes = 0
+        self._part = ("", "", 0)
+        self._passed = 0
 
     def landing(self) -> Iterator[tuple[str, str]]:
         """Check the landing; the runs in it, as (source, run_id)."""
-        for record in sorted((self._warehouse / "landing").glob(f"[!.]*/{RUN_FOLDERS}/{RECORD}")):
+        records = sorted((self._warehouse / "landing").glob(f"[!.]*/{RUN_FOLDERS}/{RECORD}"))
+        runs = {record: _run_of(record) for record in records}
+        self._begin("landing", "files", len(runs) + sum(len(run.files) for run in runs.values() if run))
+        for record, run in runs.items():
             self._count(record)
-            try:
-                run = read_record(record)
-            except LandingError:
+            if run is None:
                 self._find(record, "cannot be read, or is not as it was written", _FROM_BACKUP)
                 continue
             for file in run.files:
@@ -94,8 +97,9 @@ class _Check:
         catalog = lake / CATALOG
         if not catalog.exists():
             return
-        self._count(catalog)
         with in_use(lake):
+            self._begin("lake", "catalog", 1)
+            self._count(catalog)
             if not _is_sound(catalog):
                 self._find(catalog, "is a damaged SQLite database", _REBUILD)
                 return
@@ -104,6 +108,7 @@ class _Check:
                 attach(con, lake, "READ_ONLY")
                 put_back(con, lake / DATA, doubtful(catalog))
                 files = data_files(con)
+                self._begin("lake", "files", len(files))
                 for file in files:
                     self._compare(lake / DATA / file.name, file.sha256, _REBUILD)
                 self._check_catalog(con, lake / DATA)
@@ -141,12 +146,12 @@ ORDER BY ALL""").fetchall()
 
     def feature_tables(self) -> None:
         """Check each file of each feature table."""
-        for file in sorted((self._warehouse / "features").glob("*/*/*.parquet")):
+        for file in self._all("features", "*/*/*.parquet"):
             self._compare(file, recorded_digest(file) or None, _REBUILD_TABLE)
 
     def recorded_views(self) -> None:
         """Check that each recorded version of a view is the one that its name says."""
-        for file in sorted((self._warehouse / "views").glob("*/*.json")):
+        for file in self._all("views", "*/*.json"):
             self._count(file)
             try:
                 is_other = recorded_view(file).version != file.stem
@@ -157,7 +162,7 @@ ORDER BY ALL""").fetchall()
 
     def spines(self) -> None:
         """Check that each kept spine has the content that its name says."""
-        for file in sorted((self._warehouse / "spines").glob("*.parquet")):
+        for file in self._all("spines", "*.parquet"):
             self._count(file)
             try:
                 same = table_hash(pq.read_table(file)).sha256 == file.stem
@@ -169,13 +174,29 @@ ORDER BY ALL""").fetchall()
     def ontologies(self) -> None:
         """Check the ontologies in use against their lock."""
         try:
-            for _ in load_ontologies().verify():
-                pass
+            known = load_ontologies()
+            self._begin("ontologies", "artifacts", len(known.manifests))
+            for _ in known.verify():
+                self._pass()
         except OntologyError as error:
             self.findings.append(Finding("ontologies", *str(error).rsplit(": ", 1)))
 
+    def _all(self, part: str, pattern: str) -> list[Path]:
+        files = sorted((self._warehouse / part).glob(pattern))
+        self._begin(part, "files", len(files))
+        return files
+
+    def _begin(self, part: str, what: str, total: int) -> None:
+        self._part, self._passed = (part, what, total), 0
+
+    def _pass(self) -> None:
+        part, what, total = self._part
+        self._passed += 1
+        self._progress(part, what, self._passed, total)
+
     def _compare(self, file: Path, sha256: str | None, remedy: str) -> None:
         if not file.exists():
+            self._pass()
             self._find(file, "is missing", remedy)
             return
         self._count(file)
@@ -188,10 +209,17 @@ ORDER BY ALL""").fetchall()
     def _count(self, file: Path) -> None:
         self.files += 1
         self.bytes += file.stat().st_size
-        self._progress("warehouse", "files", self.files, None)
+        self._pass()
 
     def _find(self, path: Path, problem: str, remedy: str) -> None:
         self.findings.append(Finding(path.relative_to(self._warehouse).as_posix(), problem, remedy))
+
+
+def _run_of(record: Path) -> LandedRun | None:
+    try:
+        return read_record(record)
+    except LandingError:
+        return None
 
 
 def _is_sound(catalog: Path) -> bool:
