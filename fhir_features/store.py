@@ -1,7 +1,7 @@
 """The SDK: one object over a project folder that answers, shows and builds its features.
 
-In goes the folder with `fhir_features.toml`; its lake is read at the newest commit, its definitions from the folder
-that `[features]` names. Everything that computes is in the stages; this module only puts them together.
+In goes the folder with `fhir_features.toml`; its lake is read at the newest commit, and what needs no lake is in
+`definitions`. Everything that computes is in the stages; this module only puts them together.
 """
 
 from __future__ import annotations
@@ -14,19 +14,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fhir_features.config import load_config
-from fhir_features.errors import UsageError, did_you_mean
+from fhir_features.definitions import Definitions
+from fhir_features.errors import UsageError
 from fhir_features.features.anchors import Spine, anchored_rows
-from fhir_features.features.assurance import Assurance, assure
 from fhir_features.features.audit import Audit, audit_leakage
 from fhir_features.features.cadence import ON_CHANGE, Lag, asked_at, read_serving
-from fhir_features.features.compile import compile_features
 from fhir_features.features.engine import stand_at
 from fhir_features.features.explain import Explanation, explain
-from fhir_features.features.history import RecordedView, find_version, record, record_of, recorded_views, restore
-from fhir_features.features.invented import read_patients
+from fhir_features.features.history import record
 from fhir_features.features.receipts import read_receipt
-from fhir_features.features.repository import TESTS_NAME, load_services, load_spines, load_views
 from fhir_features.features.reproduce import Reproduction, kept_spine, reproduce
 from fhir_features.features.retrieval import Request, TrainingSet, requests, retrieve, served_by
 from fhir_features.features.service import FeatureService
@@ -34,7 +30,6 @@ from fhir_features.features.spine import as_arrow, read_spine
 from fhir_features.features.tables import Build, build, refresh, restate
 from fhir_features.features.terms import ontologies
 from fhir_features.features.view import FeatureView, LockedView
-from fhir_features.features.view_diff import ViewDiff, diff_views
 from fhir_features.lake import Evidence, evidence, newest_store_seq, reading
 from fhir_features.report import SUPPRESS_BELOW, Disclosure, ExplanationPage, Report, make_report
 from fhir_features.sources.progress import Progress, silent
@@ -51,81 +46,20 @@ if TYPE_CHECKING:
     from fhir_features.status import Status
 
 
-class FeatureStore:
+class FeatureStore(Definitions):
     """A project folder: its configuration, its feature views and its lake. Raises ConfigError for a wrong one.
 
     `progress`, where long work takes it, is called with whose work it is, of what, how much is done, and of how much.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.config = load_config(path)
+        super().__init__(path)
         self.lake = self.config.warehouse.path / "lake"
         self.tables = self.config.warehouse.path / "features"
-        self.history = self.config.warehouse.path / "views"
         self.spines_kept = self.config.warehouse.path / "spines"
 
     def __repr__(self) -> str:
         return f"<FeatureStore {self.config.file.parent}, sites: {', '.join(self.sites) or 'none'}>"
-
-    @cached_property
-    def views(self) -> dict[str, FeatureView]:
-        """The feature views by name. Raises DefinitionError for a mistake in the definitions."""
-        return load_views(self.config.features.path)
-
-    def view(self, name: str) -> FeatureView:
-        """One feature view by its name. Raises UsageError for an unknown one."""
-        if name not in self.views:
-            raise UsageError(f"there is no feature view '{name}': {did_you_mean(name, self.views)}")
-        return self.views[name]
-
-    @cached_property
-    def services(self) -> dict[str, FeatureService]:
-        """The feature services of the definitions, by name. Raises DefinitionError."""
-        return load_services(self.config.features.path)
-
-    @cached_property
-    def spines(self) -> dict[str, Spine]:
-        """The anchored spines of the definitions, by the names of their variables. Raises DefinitionError."""
-        return load_spines(self.config.features.path)
-
-    def locked(self, name: str) -> LockedView:
-        """A view by its name, under the lock in use, or by its name and version (`diabetes@1a2b3c`), under its own.
-
-        Raises UsageError for an unknown one, and what `history.restore` raises for one that cannot be restored.
-        """
-        plain, at, prefix = name.partition("@")
-        if at:
-            return restore(find_version(self.history, plain, prefix))
-        return LockedView(self.view(plain), ontologies())
-
-    def versions(self) -> list[RecordedView]:
-        """The versions of the feature views that are in use, in the order of their definition."""
-        return [record_of(self.locked(name)) for name in self.views]
-
-    def earlier_versions(self) -> list[RecordedView]:
-        """The other versions that were built or asked for, by view and version."""
-        current = {each.version for each in self.versions()}
-        return [each for each in recorded_views(self.history) if each.version not in current]
-
-    def diff(self, before: str, after: str) -> ViewDiff:
-        """What differs between two views, each a name, or a name and a version (`diabetes@1a2b3c`).
-
-        Raises UsageError for an unknown one, OntologyError when something of its lock is gone.
-        """
-        return diff_views(self._recorded(before), self._recorded(after))
-
-    def sql(self, view: str | FeatureView) -> str:
-        """The statement that answers a view."""
-        chosen = self.view(view) if isinstance(view, str) else view
-        return compile_features(chosen.features).sql
-
-    def test(self) -> Assurance:
-        """Ask the features of the invented patients of `feature_tests.md`, beside the definitions; needs no warehouse.
-
-        Raises DefinitionError for a mistake on that page or in the definitions.
-        """
-        patients = read_patients(self.config.features.path / TESTS_NAME)
-        return assure(ontologies(), self.views, patients)
 
     def status(self) -> Status:
         """How the store stands: sources, watermarks, tables, views, the last runs. Raises LandingError, LakeError."""
@@ -323,11 +257,6 @@ class FeatureStore:
         with reading(self.lake) as con:
             return export_meds(con, Path(folder), progress)
 
-    @property
-    def sites(self) -> tuple[str, ...]:
-        """The sites of the configuration, in alphabetical order."""
-        return tuple(sorted({source.site for source in self.config.sources.values()}))
-
     def get_historical_features(
         self,
         entity_df: Any,
@@ -430,10 +359,6 @@ class FeatureStore:
                 f"'{name}' has {len(request.features)} features: name one, as 'view:{request.features[0].name}'"
             )
         return request
-
-    def _recorded(self, name: str) -> RecordedView:
-        plain, at, prefix = name.partition("@")
-        return find_version(self.history, plain, prefix) if at else record_of(self.locked(plain))
 
     def _spine(self, con: duckdb.DuckDBPyConnection, entity_df: Any, store_seq: int) -> pa.Table:
         if not isinstance(entity_df, Spine):

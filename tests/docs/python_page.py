@@ -13,6 +13,7 @@ from typing import Any
 
 import fhir_features
 from fhir_features import feast, synthetic
+from fhir_features.definitions import Definitions
 from fhir_features.features import series, spine
 from fhir_features.features.assurance import Assurance
 from fhir_features.features.audit import Audit
@@ -96,8 +97,10 @@ def _entry(name: str, thing: Any) -> Iterator[str]:
 
 
 def _members(kind: type) -> Iterator[tuple[str, Any]]:
-    """The public methods and properties that a class states itself, in their order."""
-    for name, value in vars(kind).items():
+    """The public methods and properties that a class states itself, in their order; after those of the definitions of a
+    project, of a store."""
+    stated = {**vars(Definitions), **vars(kind)} if kind is FeatureStore else vars(kind)
+    for name, value in stated.items():
         own = inspect.isfunction(value) or isinstance(value, property | cached_property)
         if not name.startswith("_") and own:
             yield name, value
