@@ -347,8 +347,8 @@ def load_config(path: str | Path) -> Config:
 
 
 def _first_problem(error: ValidationError, raw: dict[str, Any]) -> str:
-    # Of what a union refuses, the branch that came furthest says most.
-    problem = max(error.errors(), key=lambda each: len(each["loc"]))
+    # Of what a union refuses, the branch that came furthest says most; where a key is missing, one that is mistyped.
+    problem = max(error.errors(), key=lambda each: (len(each["loc"]), each["type"] == "extra_forbidden"))
     # What pydantic names of a union is no key of ours.
     where = [part for part in map(str, problem["loc"]) if not _BRANCH.match(part)]
     key = ".".join(where)

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from fhir_features.errors import FhirFeaturesError, LakeError, LakeLocked
+from fhir_features.errors import FhirFeaturesError, LakeError, LakeLocked, UsageError
 
 _ASIDE = ".aside-"
 
@@ -211,6 +211,12 @@ def is_intact(path: Path, sha256: str) -> bool:
             return False
         _intact.add((path, sha256))
     return True
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a file of a user that is to be written into a folder that is not there. Raises UsageError."""
+    if not path.parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent} to write {path.name} to: create it, or name another one")
 
 
 @contextmanager

@@ -356,7 +356,7 @@ class FeatureStore(Definitions):
         (request,) = requests([name], self.locked)
         if len(request.features) != 1:
             raise UsageError(
-                f"'{name}' has {len(request.features)} features: name one, as 'view:{request.features[0].name}'"
+                f"'{name}' has {len(request.features)} features: name one, as '{name}:{request.features[0].name}'"
             )
         return request
 

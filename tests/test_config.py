@@ -65,6 +65,7 @@ def test_an_unknown_source_is_answered_with_the_nearest_name(tmp_path):
         ("[warehouse]\nbuckets = 0", "'warehouse.buckets': Input should be greater than or equal to 1"),
         (FILES + 'tolerance = { Observations = "1d" }', "unknown resource type in 'Observations'"),
         (FILES + 'tolerance = { Observation = "soon" }', "'sources.ward.tolerance.Observation': "),
+        (FILES.replace("site", "siite"), "unknown key 'sources.ward.siite': did you mean 'site'?"),
         (FILES + 'pth = "x"', "unknown key 'sources.ward.pth': did you mean 'path'?"),
         (FILES + 'auth = { kind = "bearer", token = "x" }', "unknown key 'sources.ward.auth.token'"),
         (SEARCH + 'profile = "epik"', "'sources.ward': unknown profile 'epik': did you mean 'epic'?"),

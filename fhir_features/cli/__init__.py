@@ -90,18 +90,31 @@ def main() -> None:
     """Run a command, and end with its exit code. The entry point is `fhir_features.__main__`."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="fhir-features", standalone_mode=False)
     except FhirFeaturesError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        print(f"error: {_wrong_use(error)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(INTERRUPTED)
     except Exception as error:
         print(f"error: {_fault(error)}", file=sys.stderr)
         sys.exit(FAULT)
+
+
+def _wrong_use(error: click.ClickException) -> str:
+    """What click says of a mistake, in one line, and where is said what is right."""
+    said = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    # Where it says what may have been meant, that is what to do.
+    if context is None or said.endswith(("?", ")")):
+        return said
+    return f"{said}: see `{context.command_path} --help`"
 
 
 def _fault(error: Exception) -> str:

@@ -40,8 +40,11 @@ def command(config_path: str, output: Path, suppress_below: int, as_json: bool) 
     known, how much of the codes is understood, and for each feature what is missing and how its values are distributed.
     It says nothing of any one patient. The same store gives the same page.
     """
+    from fhir_features.files import check_folder
     from fhir_features.store import FeatureStore
 
+    if not as_json:
+        check_folder(output)
     with working("report") as work:
         made = FeatureStore(config_path).report(suppress_below=suppress_below, progress=work.progress)
         work.done(sum(len(view.features) for view in made.facts.views), "features described")

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import click
 
+from fhir_features.errors import UsageError, did_you_mean
+
 # More than any first sentence has: click cuts them off at the end of a line.
 _WHOLE = 1_000
 
 
 class Group(click.Group):
-    """A group of commands whose help has the whole first sentence of each."""
+    """A group of commands whose help has the whole first sentence of each, and which says what may have been meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is named. Raises UsageError for an unknown one."""
+        name = args[0]
+        if not ctx.resilient_parsing and self.get_command(ctx, name) is None:
+            meant = did_you_mean(name, self.list_commands(ctx))
+            raise UsageError(f"there is no command '{ctx.command_path} {name}': {meant}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands, with what each does."""

@@ -44,6 +44,7 @@ from fhir_features.features.summary import (
 )
 from fhir_features.features.terms import create_members, ontologies
 from fhir_features.features.view import FeatureView, LockedView
+from fhir_features.files import check_folder
 from fhir_features.private import owner_only
 from fhir_features.sources.progress import Progress, silent
 
@@ -129,8 +130,7 @@ def check_output(path: Path) -> None:
     """Refuse a file that a training set cannot be written to. Raises UsageError."""
     if path.suffix not in (".parquet", ".csv"):
         raise UsageError(f"{path} is neither .parquet nor .csv: name the output otherwise")
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent} to write {path.name} to: create it, or name another one")
+    check_folder(path)
 
 
 @owner_only()

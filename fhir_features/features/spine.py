@@ -81,7 +81,10 @@ def _read_file(path: Path) -> pa.Table:
             return pq.read_table(path)
         if path.suffix == ".csv":
             types = {key: pa.string() for key in KEYS}
-            return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=types))
+            table = csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=types))
+            if table.num_columns == 1 and table.column_names[0].count(";"):
+                raise SpineError(f"{path} has semicolons between its columns: write it with commas")
+            return table
     except FileNotFoundError:
         raise SpineError(f"{path} cannot be read: there is no such file") from None
     except (OSError, pa.ArrowInvalid):

@@ -57,6 +57,8 @@ class Summary:
             said.append(f"{self.excluded_values:,} numbers could not be brought to the unit of a feature: left out")
         if self.incomplete:
             said.append(f"{self.incomplete:,} rows lie beyond the watermark")
+        if self.rows and self.unknown_patients == self.rows:
+            said.append("no row's patient was known then: see that patient_id, site and instants are as meant")
         if not self.rows:
             said.append("there are no rows: the entity frame is empty, or nobody has its anchors")
         return said

@@ -230,7 +230,7 @@ def test_to_complete_loads_nothing_heavy_and_runs_nothing(typed: str, project: P
         definitions.write("raise SystemExit('they were run')")
     heavy = {"duckdb", "polars", "pyarrow", "pandas", "numpy", "feast", "rich"}
     program = (
-        "import atexit, sys; from fhir_features.__main__ import main; sys.argv[0] = 'fhir-features'; "
+        "import atexit, sys; from fhir_features.__main__ import main; "
         f"atexit.register(lambda: print(sorted({heavy} & set(sys.modules)), file=sys.stderr)); main()"
     )
     env = {**os.environ, **asked(f"--config {tmp_path / 'p'} {typed}", "bash"), "PYTHONWARNINGS": "error"}

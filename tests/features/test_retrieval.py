@@ -91,6 +91,14 @@ def test_the_summary_counts_what_to_know(lake_of: Make) -> None:
     assert (summary.rows, summary.unknown_patients, summary.incomplete) == (4, 1, 4)
     assert summary.excluded_values == 1
     assert summary.shares == {"issued": 1.0}
+    assert not [line for line in summary.warnings if "known then" in line]
+
+
+def test_it_warns_when_nobody_is_known(lake_of: Make) -> None:
+    strangers = spine().set_column(1, "patient_id", pa.array(["nobody"] * 4))
+    summary = lake_of(some_rows()).get_historical_features(strangers, ["diabetes:hba1c_last_1y"]).summary
+    assert summary.unknown_patients == 4
+    assert "no row's patient was known then: see that patient_id, site and instants are as meant" in summary.warnings
 
 
 def test_duplicate_rows_are_answered_each(lake_of: Make) -> None:

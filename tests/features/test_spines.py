@@ -114,6 +114,13 @@ def test_a_broken_file_is_refused_without_what_is_in_it(tmp_path: Path, name: st
         read_spine(tmp_path / f"other-{name}", sites=("north",))
 
 
+def test_columns_between_semicolons_are_said(tmp_path: Path) -> None:
+    file = tmp_path / "s.csv"
+    file.write_text(f"patient_id;event_timestamp\n{SECRET};2024-01-01T00:00:00Z\n")
+    with pytest.raises(SpineError, match=r"s\.csv has semicolons between its columns: write it with commas$"):
+        read_spine(file, sites=("north",))
+
+
 VIEW = FeatureView(
     name="edges",
     entity=patient,
