@@ -243,8 +243,9 @@ class _Search:
                 return False
             done = (state.ids, state.total) if searches == 1 else (state.done, searches)
             self._progress(self._name, state.resource_type, *done)
-        is_short = state.scan_pages == 1 and searches > 1 and state.ids < self._source.page_size
-        if state.total is None and not state.history and not is_short:
+        # A single page may be cut off; one that is empty is not, nor need a short one be of one patient of many.
+        is_all = state.scan_pages == 1 and state.ids < (self._source.page_size if searches > 1 else 1)
+        if state.total is None and not state.history and not is_all:
             state.total = self._count(state, only, *bounds(state))
             if state.total is None and state.scan_pages > 1:
                 return state.lines == state.lines_before

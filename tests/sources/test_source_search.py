@@ -445,6 +445,13 @@ def test_one_page_is_taken_for_all_where_the_server_cannot_count(server, searchi
     assert len(server.requests) == 2
 
 
+def test_where_nothing_is_one_request_is_enough_though_the_server_does_not_count(server, searching):
+    server.resources = []
+    server.total = False
+    assert landed(pulled(searching())) == []
+    assert len(server.requests) == 1
+
+
 def test_of_many_small_searches_only_those_that_fill_a_page_are_counted(server, searching):
     server.resources = [*patients(2)] + [
         resource("Observation", n) | {"subject": {"reference": f"Patient/patient-{n // 10}"}} for n in range(19)
