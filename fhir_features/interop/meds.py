@@ -32,6 +32,7 @@ from fhir_features.features.counting import (
     listed,
 )
 from fhir_features.features.spine import KEYS, TIME
+from fhir_features.files import disk_errors
 from fhir_features.lake import bucket_count, in_buckets_sql, patient_hash_sql
 from fhir_features.sources.progress import Progress, silent
 
@@ -160,11 +161,16 @@ def export_meds(con: duckdb.DuckDBPyConnection, folder: Path, progress: Progress
 
     It reads the lake as it is, under the newest lock in it. `metadata/subjects.parquet` says which patient each
     subject is: it leads back to them, so it stays where the warehouse may. An export that was interrupted is begun
-    again. Raises UsageError for a folder that is not empty or a missing package, LakeError for two patients of one
-    number.
+    again. Raises UsageError for a folder that is not empty or cannot be written, or a missing package, LakeError for
+    two patients of one number.
     """
     meds = _meds()
-    _make_room(folder)
+    with disk_errors(UsageError, f"the export at {folder}"):
+        _make_room(folder)
+        return _write(con, folder, meds, progress)
+
+
+def _write(con: duckdb.DuckDBPyConnection, folder: Path, meds: Any, progress: Progress) -> MedsDataset:
     data, metadata = folder / "data", folder / "metadata"
     data.mkdir(parents=True)
     metadata.mkdir()

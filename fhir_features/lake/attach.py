@@ -280,7 +280,8 @@ def _extension_file(package: str) -> Path:
 def attach(
     con: duckdb.DuckDBPyConnection, path: Path, options: str, *, name: str = "lake", catalog: Path | None = None
 ) -> None:
-    """Attach the lake in a folder, by its own catalog or by another one over the same data. Raises LakeError."""
+    """Attach the lake in a folder, by its own catalog or by another one over the same data. Raises LakeError, and what
+    DuckDB raises when the disk refuses."""
     file = literal(f"ducklake:sqlite:{catalog or path / CATALOG}")
     settings = f"DATA_PATH {literal(str(path / DATA))}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0, {options}"
     try:
@@ -289,6 +290,9 @@ def attach(
         # Another process is just making it.
         if "creating a new DuckLake is explicitly disabled" in str(error):
             raise _no_lake(path) from None
+        # What the disk refuses is said by whoever has the connection.
+        if refusal(error):
+            raise
         raise LakeError(f"the lake at {path} cannot be opened: {str(error).splitlines()[0]}") from None
 
 

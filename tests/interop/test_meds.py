@@ -163,6 +163,15 @@ def test_an_export_that_was_interrupted_is_begun_again(store: FeatureStore, tmp_
         store.export_meds(tmp_path / "meds")
 
 
+def test_a_disk_that_refuses_is_a_line(store: FeatureStore, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "meds"
+    with pytest.raises(UsageError) as refused:
+        store.export_meds(folder)
+    said = f"the export at {folder} cannot be written (Not a directory): correct that, then run this again"
+    assert str(refused.value) == said
+
+
 def test_what_cannot_be_exported_or_asked_is_refused(store: FeatureStore, dataset: Path) -> None:
     with pytest.raises(UsageError, match="not empty"):
         store.export_meds(dataset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import duckdb
@@ -31,6 +32,20 @@ def refused(lake: Path) -> str:
         pass
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def test_a_disk_that_refuses_the_catalog_is_said_with_what_to_do(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, before[1]))
+    try:
+        with pytest.raises(LakeError) as error, writing(tmp_path / "lake", buckets=4):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    said = (
+        f"the lake at {tmp_path / 'lake'} cannot be read or written (disk I/O error): correct that, then run this again"
+    )
+    assert str(error.value) == said
 
 
 def test_a_folder_without_a_lake_is_none(tmp_path: Path) -> None:
