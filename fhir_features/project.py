@@ -14,6 +14,7 @@ from string import Template
 
 from fhir_features.config import FILE_NAME, load_config
 from fhir_features.errors import UsageError
+from fhir_features.files import disk_errors
 
 FEATURE_FILES = ("features.py", "feature_tests.md", "feature_store.yaml", "feast_objects.py")
 # What the invented patients are written as of, so that they are the same each time.
@@ -28,18 +29,25 @@ def create_project(
 
     `files` is the folder of FHIR files to read; without it `received` in the project, in which `example` puts ten
     invented patients and what arrived a day later. `timezone` is the IANA zone of the site. Raises UsageError, and
-    writes nothing, when one of the files is there already; ConfigError for an unknown zone.
+    writes nothing, when one of the files is there already, and when the folder cannot be written; ConfigError for an
+    unknown zone.
     """
     if example and files is not None:
         raise UsageError("--example and --files exclude each other: invented patients do not go where others are")
     if files is not None and not files.is_dir():
         raise UsageError(f"there is no folder {files}: name one that has NDJSON or Bundles")
+    with disk_errors(UsageError, f"the project at {folder}"):
+        received = "received" if files is None else str(files.resolve())
+        return _write(folder, _configuration(received, site, timezone), receives=files is None, example=example)
+
+
+def _write(folder: Path, configuration: str, *, receives: bool, example: bool) -> list[Path]:
     repository = folder / "feature_repo"
     made = [folder / FILE_NAME, folder / ".gitignore", *(repository / name for name in FEATURE_FILES)]
     if there := [path for path in made if path.exists()]:
         raise UsageError(f"{there[0]} is there already: choose a new folder, or remove it")
     repository.mkdir(parents=True, exist_ok=True)
-    made[0].write_text(_configuration("received" if files is None else str(files.resolve()), site, timezone))
+    made[0].write_text(configuration)
     try:
         load_config(folder)
     except Exception:
@@ -49,7 +57,7 @@ def create_project(
     shipped = _shipped_repository()
     for path in made[2:]:
         shutil.copyfile(shipped / path.name, path)
-    if files is None:
+    if receives:
         (folder / "received").mkdir(exist_ok=True)
     return [*made, *(_write_example(folder / "received") if example else ())]
 

@@ -59,6 +59,15 @@ def test_what_git_sees_has_no_patient_in_it(tmp_path: Path):
     assert seen == [".gitignore", *features, "feature_repo/features.py", "fhir_features.toml"]
 
 
+def test_a_folder_that_cannot_be_written_is_a_line(tmp_path: Path):
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "store"
+    with pytest.raises(UsageError) as refused:
+        create_project(folder)
+    said = f"the project at {folder} cannot be written (Not a directory): correct that, then run this again"
+    assert str(refused.value) == said
+
+
 def test_nothing_is_overwritten_and_a_mistake_leaves_nothing_behind(tmp_path: Path):
     with pytest.raises(ConfigError, match="Europe/Berln"):
         create_project(tmp_path / "store", timezone="Europe/Berln")
