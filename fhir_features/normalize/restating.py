@@ -41,7 +41,7 @@ JOIN read_again USING (resource_type, resource_id, closed_by)
 LEFT JOIN read_now n USING (row_no)
 WHERE c.site = {site} AND c.reason = 'quarantined' AND (n.known_at <= c.closed_at) IS NOT TRUE"""
 
-# The reason stands behind the version's name in the row that states it anew.
+# The reason stands behind the version's name in the row that states it anew. What has no events has none to state.
 _TO_RESTATE = """
 CREATE OR REPLACE TEMP TABLE to_restate AS
 WITH shown_anew AS (
@@ -51,7 +51,7 @@ WITH shown_anew AS (
     CASE WHEN witnessed AND NOT was_witnessed THEN 'witnessed' ELSE 'reopened' END AS reason
   FROM ordered_versions o
   LEFT JOIN reopened r USING (resource_type, resource_id, version)
-  WHERE is_held AND outcome = 'normalized'
+  WHERE is_held AND outcome = 'normalized' AND resource_type IN {of_events}
 )
 SELECT
   resource_type, resource_id, version, concat(version, '~', reason) AS restated_as,
@@ -111,7 +111,7 @@ def restate_versions(
     """
     con.execute("""
 CREATE TEMP TABLE IF NOT EXISTS reopened (resource_type VARCHAR, resource_id VARCHAR, version VARCHAR)""")
-    con.execute(_TO_RESTATE.format(first_version_no=first_version_no(con) + first))
+    con.execute(_TO_RESTATE.format(of_events=tuple(EVENT_TABLES), first_version_no=first_version_no(con) + first))
     con.execute("""
 CREATE OR REPLACE TEMP TABLE restated (
   resource_type VARCHAR, resource_id VARCHAR, version VARCHAR, restated_as VARCHAR, restated_no BIGINT,

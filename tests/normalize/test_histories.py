@@ -291,6 +291,26 @@ def test_the_history_of_new_patients_is_not_witnessed_by_the_pull_that_brings_it
     assert rows(config, "SELECT known_at_source, strftime(known_at, '%d %H') FROM observations") == [known]
 
 
+@pytest.mark.parametrize("resource_type", ["Medication", "DiagnosticReport", "Provenance"])
+def test_an_older_version_may_come_late_of_what_has_no_events(tmp_path: Path, resource_type: str) -> None:
+    """What proves the beginning of a snapshot states its events anew: of these types there are none."""
+    versions = [
+        {
+            "resourceType": resource_type, "id": "m1", "meta": {"versionId": n, "lastUpdated": f"2024-03-0{n}T10:00:00Z"},
+            "status": "final", "recorded": "2024-03-01T10:00:00Z", "code": {"text": f"as in version {n}"},
+        }
+        for n in ("2", "1")
+    ]  # fmt: skip
+    config = warehouse(tmp_path)
+    for version, received in zip(versions, RUNS, strict=False):
+        land(config, [version], at(received))
+    assert [summary.normalized for summary in normalize(config)] == [1, 1]
+    assert rows(config, "SELECT version, witnessed, strftime(known_at, '%d') FROM lake.versions ORDER BY ALL") == [
+        ("1", False, "01"),
+        ("2", False, "02"),
+    ]
+
+
 def test_a_landed_file_that_changed_is_refused(tmp_path: Path) -> None:
     from fhir_features.errors import LandingError
 
