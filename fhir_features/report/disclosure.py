@@ -126,3 +126,9 @@ def share(part: Count, whole: Count) -> float | None:
 def total(counts: Iterable[Count]) -> int:
     """The sum of what is told of counts: at least so many."""
     return sum(count or 0 for count in counts)
+
+
+def sum_told(counts: Iterable[Count]) -> Count:
+    """The sum of what is told of counts, if anything is: at least so many."""
+    known = list(counts)
+    return None if None in known and not any(known) else total(known)

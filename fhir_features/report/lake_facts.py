@@ -6,6 +6,7 @@ first sections of the page, every count as it may be told.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import Any
 
 import duckdb
@@ -13,7 +14,7 @@ import duckdb
 from fhir_features.normalize import OPEN_QUARANTINE
 from fhir_features.ontology.coverage import Coverage
 from fhir_features.ontology.systems import identify_system
-from fhir_features.report.disclosure import Count, Disclosure, share
+from fhir_features.report.disclosure import Count, Disclosure, share, sum_told
 from fhir_features.report.facts import (
     Balance,
     Bin,
@@ -117,13 +118,17 @@ ORDER BY site, source, resource_type""").fetchall()
     )  # fmt: skip
 
 
-def balances(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[Balance, ...]:
-    """What became of what each source sent: the sums over its runs."""
+def balances(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[tuple[Balance, ...], tuple[RuleCount, ...]]:
+    """What became of what each source sent, the sums over its runs; and what of it is set aside, by source, type and
+    rule, the most first.
+
+    Both are one division of what was received: what is told to be set aside is the sum of what is told of the rules.
+    """
     rows = con.execute("""
 WITH came AS (
   SELECT
-    source, sum(received) AS received, sum(normalized) AS normalized, sum(quarantined) AS quarantined,
-    sum(duplicates) AS duplicates, sum(ignored) AS ignored
+    source, sum(received)::BIGINT AS received, sum(normalized)::BIGINT AS normalized,
+    sum(duplicates)::BIGINT AS duplicates, sum(ignored)::BIGINT AS ignored
   FROM lake.commits
   WHERE source IS NOT NULL
   GROUP BY source
@@ -137,34 +142,39 @@ SELECT patients, came.*
 FROM came
 LEFT JOIN held USING (source)
 ORDER BY source""").fetchall()
-    return tuple(
-        Balance(source, *(told.count(int(number), people) for number in numbers)) for people, source, *numbers in rows
-    )
-
-
-def set_aside(con: duckdb.DuckDBPyConnection, told: Disclosure) -> Count:
-    """How many versions are set aside now, over all sources."""
-    (versions,) = _one(con, f"SELECT count(*) {OPEN_QUARANTINE}")
-    return told.count(versions)
-
-
-def quarantined(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[RuleCount, ...]:
-    """What is set aside, by source, type and rule, the most first."""
-    return _rule_counts(con, told, OPEN_QUARANTINE)
+    of_rules = _by_rule(con, OPEN_QUARANTINE)
+    found: list[Balance] = []
+    by_rule: list[RuleCount] = []
+    for people, source, received, normalized, duplicates, ignored in rows:
+        own = {rule: versions for rule, versions in of_rules.items() if rule[0] == source}
+        parts: dict[Any, int] = {"normalized": normalized, "duplicates": duplicates, "ignored": ignored, **own}
+        whole = told.count(received, people)
+        divided = told.division(parts) if whole else dict.fromkeys(parts, whole)
+        aside = sum_told(divided.get(rule) for rule in own)
+        found.append(
+            Balance(source, whole, divided.get("normalized"), aside, divided.get("duplicates"), divided.get("ignored"))
+        )
+        by_rule += [RuleCount(*rule, divided.get(rule)) for rule in own]
+    return tuple(found), _most_first(by_rule)
 
 
 def findings(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[RuleCount, ...]:
     """What validation found, by source, type and rule, the most first."""
-    return _rule_counts(con, told, "FROM lake.findings q")
+    found = _by_rule(con, "FROM lake.findings q")
+    return _most_first(RuleCount(*key, told.count(versions)) for key, versions in found.items())
 
 
-def _rule_counts(con: duckdb.DuckDBPyConnection, told: Disclosure, rows: str) -> tuple[RuleCount, ...]:
+def _by_rule(con: duckdb.DuckDBPyConnection, rows: str) -> dict[tuple[str, str, str], int]:
     found = con.execute(f"""
-SELECT q.source, coalesce(q.resource_type, 'unreadable'), q.rule, count(*) AS versions
+SELECT q.source, coalesce(q.resource_type, 'unreadable'), q.rule, count(*)
 {rows}
-GROUP BY ALL
-ORDER BY versions DESC, 1, 2, 3""").fetchall()
-    return tuple(RuleCount(source, of_type, rule, told.count(versions)) for source, of_type, rule, versions in found)
+GROUP BY ALL""").fetchall()
+    return {(source, of_type, rule): versions for source, of_type, rule, versions in found}
+
+
+def _most_first(counts: Iterable[RuleCount]) -> tuple[RuleCount, ...]:
+    """By what is told of them: an order of what is not told would tell of it."""
+    return tuple(sorted(counts, key=lambda each: (-(each.versions or 0), each.source, each.resource_type, each.rule)))
 
 
 def volumes(con: duckdb.DuckDBPyConnection, told: Disclosure) -> tuple[Volume, ...]:

@@ -20,7 +20,7 @@ from fhir_features.features.view import LockedView
 from fhir_features.lake import code_counts, create_received_versions, newest_store_seq
 from fhir_features.ontology import Coverage, Ontologies, code_coverage
 from fhir_features.report import lake_facts
-from fhir_features.report.disclosure import Count, Disclosure, share, total
+from fhir_features.report.disclosure import Count, Disclosure, share, sum_told, total
 from fhir_features.report.facts import Artifact, Facts, ViewFacts
 from fhir_features.report.feature_facts import ask_all_patients, asked_at, feature_facts
 from fhir_features.report.page import render, write_page
@@ -95,6 +95,7 @@ def make_report(
     create_received_versions(con)
     coverage = _coverage(con, known)
     unmapped, unmapped_untold = lake_facts.unmapped(coverage, told)
+    balances, quarantined = lake_facts.balances(con, told)
     instants = asked_at(con)
     ask_all_patients(con, instants)
     facts = Facts(
@@ -104,9 +105,9 @@ def make_report(
         lock_id=known.lock_id,
         patients=lake_facts.patients(con, told),
         feeds=lake_facts.feeds(con, told),
-        balances=lake_facts.balances(con, told),
-        set_aside=lake_facts.set_aside(con, told),
-        quarantined=lake_facts.quarantined(con, told),
+        balances=balances,
+        set_aside=sum_told(each.quarantined for each in balances),
+        quarantined=quarantined,
         findings=lake_facts.findings(con, told),
         volumes=lake_facts.volumes(con, told),
         late=lake_facts.late_knowledge(con, told),

@@ -15,10 +15,13 @@ import pytest
 from click.testing import CliRunner
 from hospital import CANARY, HOSTILE, LOCAL, NORTH, SOUTH, Hospital
 from lake_rows import LakeRows, at, write_commits
+from landing import land, observation, patient, warehouse
 
 from fhir_features.cli import cli
+from fhir_features.config import Config
 from fhir_features.errors import UsageError
 from fhir_features.lake import writing
+from fhir_features.normalize import normalize
 from fhir_features.report import Report
 from fhir_features.report.charts import small_columns
 from fhir_features.report.facts import Bin
@@ -157,6 +160,50 @@ def _counts(facts: Any) -> Iterator[int | None]:
                 yield value
             else:
                 yield from _counts(value)
+
+
+def _without_views(folder: Path) -> Config:
+    (folder / "feature_repo").mkdir()
+    (folder / "feature_repo" / "features.py").write_text("")
+    return warehouse(folder)
+
+
+def test_how_much_each_rule_set_aside_is_not_told_by_subtraction(tmp_path: Path):
+    """Nine and nine of eighteen, told as 20, are each 9: so what is set aside is no more than is told of the rules."""
+    config = _without_views(tmp_path)
+    spoiled = {
+        "instant": [observation(f"i{n}", effectiveDateTime="2025-02-30") for n in range(9)],
+        "modifier-extension": [observation(f"m{n}", modifierExtension=[{"url": "urn:x"}]) for n in range(9)],
+        "code": [observation(f"c{n}", code=None) for n in range(30)],
+    }
+    lines = [each for rule in ("instant", "modifier-extension") for each in spoiled[rule]]
+    land(config, [*(patient(f"p{n}") for n in range(30)), *lines], at("2026-03-01"))
+    normalize(config)
+    facts = FeatureStore(tmp_path).report().facts
+    assert [(each.rule, each.versions) for each in facts.quarantined] == [
+        ("instant", None),
+        ("modifier-extension", None),
+    ]
+    assert (facts.balances[0].received, facts.balances[0].normalized, facts.balances[0].quarantined) == (50, 30, None)
+    assert facts.set_aside is None
+    land(config, spoiled["code"], at("2026-03-02"))
+    normalize(config)
+    facts = FeatureStore(tmp_path).report().facts
+    assert [each.versions for each in facts.quarantined] == [30, None, None]
+    assert facts.balances[0].quarantined == facts.set_aside == 30
+    exact = FeatureStore(tmp_path).report(suppress_below=0).facts
+    assert exact.balances[0].quarantined == exact.set_aside == 48
+
+
+def test_the_order_of_rules_says_nothing_of_what_is_not_told(tmp_path: Path):
+    config = _without_views(tmp_path)
+    fewer = [observation(f"i{n}", effectiveDateTime="2025-02-30") for n in range(2)]
+    more = [observation(f"m{n}", modifierExtension=[{"url": "urn:x"}]) for n in range(9)]
+    land(config, [*(patient(f"p{n}") for n in range(30)), *fewer, *more], at("2026-03-01"))
+    normalize(config)
+    store = FeatureStore(tmp_path)
+    assert [each.rule for each in store.report().facts.quarantined] == ["instant", "modifier-extension"]
+    assert [each.rule for each in store.report(suppress_below=0).facts.quarantined] == ["modifier-extension", "instant"]
 
 
 def test_no_patient_and_no_free_text_gets_out(hospital: Hospital, told: Report):
