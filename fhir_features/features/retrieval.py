@@ -7,7 +7,6 @@ question asked twice is answered once.
 from __future__ import annotations
 
 import datetime as dt
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
@@ -44,7 +43,7 @@ from fhir_features.features.summary import (
 )
 from fhir_features.features.terms import create_members, ontologies
 from fhir_features.features.view import FeatureView, LockedView
-from fhir_features.files import check_folder
+from fhir_features.files import check_folder, disk_errors, written_aside
 from fhir_features.private import owner_only
 from fhir_features.sources.progress import Progress, silent
 
@@ -135,18 +134,18 @@ def check_output(path: Path) -> None:
 
 @owner_only()
 def write_rows(rows: pa.Table, path: Path) -> None:
-    """Write a table to a .parquet or .csv file. Raises UsageError for another kind, or one that cannot be written."""
+    """Write a table to a .parquet or .csv file, whole or not at all. Raises UsageError for another kind, or one that
+    cannot be written."""
     import pyarrow.csv as csv
     import pyarrow.parquet as pq
 
     check_output(path)
     try:
-        if path.suffix == ".parquet":
-            pq.write_table(rows, path, compression="zstd")
-        else:
-            csv.write_csv(rows, path)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {os.strerror(error.errno or 0)}") from None
+        with disk_errors(UsageError, str(path)), written_aside(path) as aside:
+            if path.suffix == ".parquet":
+                pq.write_table(rows, aside, compression="zstd")
+            else:
+                csv.write_csv(rows, aside)
     except pa.ArrowException:
         raise UsageError(f"{path} cannot hold a column of the entity frame: write .parquet, or drop it") from None
 

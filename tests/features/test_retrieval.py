@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -217,8 +218,24 @@ def test_what_cannot_be_written_is_said_in_one_line(lake_of: Make, tmp_path: Pat
     with pytest.raises(UsageError, match="cannot hold a column of the entity frame"):
         training.save(tmp_path / "out.csv")
     (tmp_path / "out.parquet").mkdir()
-    with pytest.raises(UsageError, match="cannot be written: Is a directory"):
+    with pytest.raises(UsageError, match=r"cannot be written \(Is a directory\): correct that"):
         training.save(tmp_path / "out.parquet")
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
+def test_of_a_file_that_does_not_fit_on_the_disk_nothing_is_left(lake_of: Make, tmp_path: Path, name: str) -> None:
+    training = lake_of(some_rows()).get_historical_features(spine(), ["diabetes:age"])
+    training.save(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(UsageError, match=r"cannot be written \(File too large\): correct that"):
+            training.save(tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / name).read_bytes() == before
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_two_views_with_a_feature_of_one_name_are_refused(lake_of: Make) -> None:
