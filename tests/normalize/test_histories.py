@@ -105,6 +105,11 @@ HISTORIES = (
         [(7, "05 14", "07 14"), (6, "07 14", None)],
     ),
     History(
+        "versionIds that begin anew, as on a server that was restored",
+        ([_o(7, "5", "05 14")], [_o(6, "1", "07 14", status="corrected")]),
+        [(7, "05 14", "07 14"), (6, "07 14", None)],
+    ),
+    History(
         "a correction of what an export without versions had",
         ([_o(7)], [_o(6, "5", "05 20", status="corrected")]),
         [(7, "05 14", "05 20"), (6, "05 20", None)],

@@ -98,11 +98,13 @@ def landed(config: Config) -> list[Path]:
     return sorted((config.warehouse.path / "landing").rglob("*"))
 
 
-def test_what_is_gone_is_closed_as_of_now_and_what_is_there_is_not(server, ward, tmp_path):
+@pytest.mark.parametrize("status", [404, 410])
+def test_what_is_gone_is_closed_as_of_now_and_what_is_there_is_not(server, ward, tmp_path, status):
     config = ward()
     drop(server, "o3")
     server.resources.append(result(77))
-    server.scripted = hidden(server, "o5")
+    passing_by = hidden(server, "o5")
+    server.scripted = lambda r: Reply(status=status) if r.path.endswith("/Observation/o3") else passing_by(r)
     before = landed(config)
     expected = {"Patient": (2, 2, 0, 0, 0), "Observation": (20, 19, 1, 1, 1)}
 
