@@ -77,14 +77,13 @@ _HELD_OF_TYPE = """
 
 # What was set aside and has been read by a retry is held as the retry found it.
 _HELD = """
-SELECT h.* EXCLUDE (store_seq), {version_number} AS version_number, true AS is_held,
+SELECT h.*, {version_number} AS version_number, true AS is_held,
   version_id IS NULL AND last_updated IS NULL AS anonymous
 FROM (
 {held}
 ) h
 ANTI JOIN lake.quarantine_resolved r ON h.outcome = 'quarantined' AND r.source = h.source AND r.run_id = h.run_id
-  AND r.row_no = h.row_no AND r.store_seq > h.store_seq
-QUALIFY row_number() OVER (PARTITION BY source, run_id, row_no ORDER BY store_seq DESC) = 1"""
+  AND r.row_no = h.row_no AND r.store_seq > h.store_seq"""
 
 _HELD_CLOSINGS = """
 SELECT resource_type, resource_id, version, first_id, min(closed_at) AS closed_at
@@ -111,10 +110,15 @@ SEMI JOIN crowded USING (resource_type, first_id)"""
 
 # All versions of the resources that have several, as far as they differ: versionId proves nothing, so a version is
 # what versionId and lastUpdated say together, and where lastUpdated says nothing its content. Where a version was read
-# twice, the reading that could be normalized counts. One that says neither is compared with its predecessor below.
+# twice, the reading that could be normalized counts; where it was stated anew, the last of them. One that says neither
+# is compared with its predecessor below.
 _CANDIDATES = """
 CREATE OR REPLACE TEMP TABLE candidate_versions AS
-FROM crowded_versions
+SELECT * EXCLUDE (store_seq)
+FROM (
+  FROM crowded_versions
+  QUALIFY row_number() OVER (PARTITION BY is_held, source, run_id, row_no ORDER BY store_seq DESC) = 1
+)
 QUALIFY anonymous OR row_number() OVER (
   PARTITION BY resource_type, resource_id, version_id, last_updated,
     CASE WHEN last_updated IS NULL THEN content_hash END
