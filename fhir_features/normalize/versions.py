@@ -117,7 +117,11 @@ CREATE OR REPLACE TEMP TABLE candidate_versions AS
 SELECT * EXCLUDE (store_seq)
 FROM (
   FROM crowded_versions
-  QUALIFY row_number() OVER (PARTITION BY is_held, source, run_id, row_no ORDER BY store_seq DESC) = 1
+  WHERE NOT is_held
+  UNION ALL
+  FROM crowded_versions
+  WHERE is_held
+  QUALIFY row_number() OVER (PARTITION BY source, run_id, row_no ORDER BY store_seq DESC) = 1
 )
 QUALIFY anonymous OR row_number() OVER (
   PARTITION BY resource_type, resource_id, version_id, last_updated,

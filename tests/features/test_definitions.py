@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -205,13 +208,27 @@ def test_the_statement_binds_no_concepts_and_no_instants() -> None:
         ("import nothing_of_this_name\n", "line 1: ModuleNotFoundError"),
         ("x = (\n", "line 1: SyntaxError"),
         ("from fhir_features import condition\n\ncondition('icd10cm:E1199')\n", "line 3: "),
+        ("from fhir_features import patient\npatient.agee()\n", "line 2: <patient> has no 'agee': did you mean 'age'?"),
     ],
 )
 def test_a_mistake_in_the_file_names_its_line(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "features.py").write_text(text)
-    with pytest.raises(DefinitionError, match=says) as refused:
+    with pytest.raises(DefinitionError, match=re.escape(says)) as refused:
         load_views(tmp_path)
     assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_was_changed_is_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it keeps its size and time, as when it is deployed with a time that is always the same."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    text = "from fhir_features import FeatureView, patient\nfeature = patient.age().named('a')\n"
+    for name in ("v", "w"):
+        (tmp_path / "features.py").write_text(
+            f"{text}x = FeatureView(name='{name}', entity=patient, features=[feature])\n"
+        )
+        os.utime(tmp_path / "features.py", (0, 0))
+        assert list(load_views(tmp_path)) == [name]
+    assert [file.name for file in tmp_path.iterdir()] == ["features.py"]
 
 
 def test_two_views_of_one_name_are_refused(tmp_path: Path) -> None:

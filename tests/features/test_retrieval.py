@@ -102,6 +102,12 @@ def test_it_warns_when_nobody_is_known(lake_of: Make) -> None:
     assert "no row's patient was known then: see that patient_id, site and instants are as meant" in summary.warnings
 
 
+def test_it_warns_when_nothing_is_asked(lake_of: Make) -> None:
+    nobody = spine().slice(0, 0)
+    summary = lake_of(some_rows()).get_historical_features(nobody, ["diabetes:hba1c_last_1y"]).summary
+    assert summary.warnings == ["there are no rows: the entity frame is empty, or nobody has its anchors"]
+
+
 def test_duplicate_rows_are_answered_each(lake_of: Make) -> None:
     twice = pa.concat_tables([spine(), spine()])
     table = lake_of(some_rows()).get_historical_features(twice, ["diabetes:hba1c_last_1y"]).to_arrow()
