@@ -55,7 +55,7 @@ def _module(folder: Path) -> ModuleType:
     module.__file__ = str(file)
     try:
         # An import would take the file from before for one of the same size and second.
-        exec(compile(file.read_bytes(), file, "exec"), vars(module))
+        exec(compile(file.read_bytes(), file, "exec", dont_inherit=True), vars(module))
     except Exception as error:
         raise DefinitionError(f"{file}{_line(error, file)}: {_said(error)}") from None
     return module

@@ -207,6 +207,7 @@ def test_the_statement_binds_no_concepts_and_no_instants() -> None:
         ("from fhir_features import patient\nx = 1 / 0\n", "line 2: ZeroDivisionError"),
         ("import nothing_of_this_name\n", "line 1: ModuleNotFoundError"),
         ("x = (\n", "line 1: SyntaxError"),
+        ("x: nothing_of_this_name = 1\n", "line 1: NameError"),
         ("from fhir_features import condition\n\ncondition('icd10cm:E1199')\n", "line 3: "),
         ("from fhir_features import patient\npatient.agee()\n", "line 2: <patient> has no 'agee': did you mean 'age'?"),
     ],
