@@ -138,8 +138,7 @@ def put_rows(con: duckdb.DuckDBPyConnection, staging: Staging, run: LandedRun, z
 CREATE OR REPLACE TEMP TABLE placed AS
 SELECT v.row_no, v.bucket, v.patient_id, v.resource_id, v.version, v.version_no, c.state, c.known_at, c.known_at_source
 FROM new_versions v
-JOIN clocks c USING (row_no)
-""")
+JOIN clocks c USING (row_no)""")
     for resource_type, table in EVENT_TABLES.items():
         if staging.tables.has_rows(staged(resource_type)):
             rows = event_sql(resource_type, zone)

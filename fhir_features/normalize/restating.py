@@ -51,7 +51,7 @@ WITH shown_anew AS (
     CASE WHEN witnessed AND NOT was_witnessed THEN 'witnessed' ELSE 'reopened' END AS reason
   FROM ordered_versions o
   LEFT JOIN reopened r USING (resource_type, resource_id, version)
-  WHERE is_held AND outcome = 'normalized' AND resource_type IN {of_events}
+  WHERE is_held AND outcome = 'normalized' AND resource_type IN ({of_events})
 )
 SELECT
   resource_type, resource_id, version, concat(version, '~', reason) AS restated_as,
@@ -111,7 +111,8 @@ def restate_versions(
     """
     con.execute("""
 CREATE TEMP TABLE IF NOT EXISTS reopened (resource_type VARCHAR, resource_id VARCHAR, version VARCHAR)""")
-    con.execute(_TO_RESTATE.format(of_events=tuple(EVENT_TABLES), first_version_no=first_version_no(con) + first))
+    of_events = ", ".join(map(literal, EVENT_TABLES))
+    con.execute(_TO_RESTATE.format(of_events=of_events, first_version_no=first_version_no(con) + first))
     con.execute("""
 CREATE OR REPLACE TEMP TABLE restated (
   resource_type VARCHAR, resource_id VARCHAR, version VARCHAR, restated_as VARCHAR, restated_no BIGINT,

@@ -288,12 +288,8 @@ _NO_PERIOD = fhir.Period()
 
 def arrow_table(columns: Columns, rows: Sequence[Row]) -> pa.Table:
     """Tuples as an Arrow table."""
-    if rows:
-        by_column = zip(*rows, strict=True)
-        arrays = [pa.array(values, type=kind) for values, (_, kind) in zip(by_column, columns, strict=True)]
-    else:
-        # Whoever only takes what others have decoded need not import pandas, which `array` does.
-        arrays = [pa.nulls(0, kind) for _, kind in columns]
+    by_column: list[Any] = list(zip(*rows, strict=True)) or [()] * len(columns)
+    arrays = [pa.array(values, type=kind) for values, (_, kind) in zip(by_column, columns, strict=True)]
     return pa.table(arrays, names=[name for name, _ in columns])
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import pty
 import re
 import subprocess
 import sys
@@ -14,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fhir_server import FhirServer, Reply, resource
+from terminal import run_on_a_terminal
 
 from fhir_features.config import Config, load_config
 from fhir_features.errors import SourceUnreachable
@@ -156,18 +154,9 @@ def test_the_command_prints_a_line_for_each_type(source):
 
 def test_progress_is_shown_on_a_terminal_only_and_beside_the_data(source):
     source.hold(RESOURCES)
-    terminal, their_end = pty.openpty()
     program = [sys.executable, "-c", "from fhir_features.cli import main; main()", "--config", str(source.config.file)]
-    child = subprocess.Popen([*program, "pull"], stdout=subprocess.PIPE, stderr=their_end)
-    os.close(their_end)
-    shown = b""
-    # A terminal whose other end was closed gives an error, and not an end of file.
-    with contextlib.suppress(OSError):
-        while block := os.read(terminal, 4096):
-            shown += block
-    os.close(terminal)
-    printed, _ = child.communicate()
-    assert child.returncode == 0
+    code, printed, shown = run_on_a_terminal([*program, "pull"])
+    assert code == 0
     assert b"ward" in shown
     assert b"/s" in shown
     assert b"pull: 37 resources landed in " in shown

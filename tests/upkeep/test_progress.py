@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pty
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from terminal import run_on_a_terminal
 
 from fhir_features.cli import cli
 from fhir_features.config import Config, load_config
@@ -36,17 +33,9 @@ def leave_orphans(project: Path) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_terminal_shows_how_far_it_is(command: str, project: Path):
     leave_orphans(project)
-    terminal, their_end = pty.openpty()
     program = [sys.executable, "-m", "fhir_features", "--config", str(project), *command.split()]
-    child = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=their_end)
-    os.close(their_end)
-    shown = b""
-    # A terminal whose other end was closed gives an error, and not an end of file.
-    with contextlib.suppress(OSError):
-        while block := os.read(terminal, 4096):
-            shown += block
-    os.close(terminal)
-    assert child.wait() == 0, shown
+    code, _, shown = run_on_a_terminal(program)
+    assert code == 0, shown
     bar, last = COMMANDS[command]
     assert bar in shown
     assert re.search(last, shown.decode())
